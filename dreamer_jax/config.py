@@ -1,0 +1,291 @@
+"""Typed, frozen and validated configuration.
+
+Defaults are DreamerV3's (ALGORITHM: Hafner et al. 2023, "Mastering Diverse Domains through World Models",
+and the author's code). Presets in `configs/*.yaml` name only what they change. Bad input raises `ConfigError`
+with one line that names the value, what was expected and the nearest valid name.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+DEFAULT_PRESET = "cartpole"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used. The message is one line for the user."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class EnvConfig(_Section):
+    """The environment."""
+
+    task: str = Field("gym:CartPole-v1", description="gym:<registered id> or import:<package.module>:<function>")
+    num_envs: int = Field(1, ge=1, le=1024, description="environments stepped together [count]")
+    action_repeat: int = Field(1, ge=1, le=100, description="simulator steps per decision, rewards summed [steps]")
+    processes: bool = Field(False, description="step each environment in a process of its own [true/false]")
+
+
+class ModelConfig(_Section):
+    """Sizes of the world model, actor and critic (V3; the defaults are the author's 200m)."""
+
+    deter: int = Field(8192, ge=1, description="deterministic state D [units]")
+    hidden: int = Field(1024, ge=1, description="hidden width of the RSSM [units]")
+    stoch: int = Field(32, ge=1, description="categorical variables S [count]")
+    classes: int = Field(64, ge=2, description="classes K of each variable [count]")
+    blocks: int = Field(8, ge=1, description="blocks of the block-diagonal GRU; divides deter [count]")
+    units: int = Field(1024, ge=1, description="width of encoder, decoder and heads [units]")
+    prior_layers: int = Field(2, ge=1, description="hidden layers of the prior [count]")
+    posterior_layers: int = Field(1, ge=1, description="hidden layers of the posterior [count]")
+    recurrent_layers: int = Field(1, ge=1, description="block-diagonal hidden layers before the gates [count]")
+    encoder_layers: int = Field(3, ge=1, description="hidden layers of the vector encoder [count]")
+    decoder_layers: int = Field(3, ge=1, description="hidden layers of the vector decoder [count]")
+    reward_layers: int = Field(1, ge=1, description="hidden layers of the reward head [count]")
+    continue_layers: int = Field(1, ge=1, description="hidden layers of the continue head [count]")
+    actor_layers: int = Field(3, ge=1, description="hidden layers of the actor [count]")
+    critic_layers: int = Field(3, ge=1, description="hidden layers of the critic [count]")
+    bins: int = Field(255, ge=3, description="bins of the symexp two-hot heads [count]")
+    unimix: float = Field(0.01, ge=0, lt=1, description="uniform share mixed into the latents [fraction]")
+
+    @model_validator(mode="after")
+    def _blocks_divide(self) -> "ModelConfig":
+        if self.deter % self.blocks:
+            raise ValueError(f"deter={self.deter} is not a multiple of blocks={self.blocks}; change one of them")
+        return self
+
+
+class LossConfig(_Section):
+    """Weights of the loss terms (V3 eq. 4 and following) and the free nats."""
+
+    decoder: float = Field(1.0, ge=0, description="weight of each reconstructed key")
+    reward: float = Field(1.0, ge=0, description="weight of the reward head")
+    continue_: float = Field(1.0, ge=0, alias="continue", description="weight of the continue head")
+    dyn: float = Field(1.0, ge=0, description="weight of KL(sg posterior || prior)")
+    rep: float = Field(0.1, ge=0, description="weight of KL(posterior || sg prior)")
+    policy: float = Field(1.0, ge=0, description="weight of the actor loss")
+    value: float = Field(1.0, ge=0, description="weight of the critic loss on imagined states")
+    replay_value: float = Field(0.3, ge=0, description="weight of the critic loss on replayed states")
+    free_nats: float = Field(1.0, ge=0, description="KL below which dyn and rep give no gradient [nats]")
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+
+class BehaviorConfig(_Section):
+    """Actor and critic."""
+
+    imagination_horizon: int = Field(15, ge=1, le=1000, description="imagined steps H [decisions]")
+    discount_horizon: float = Field(333.0, gt=1, description="discount = 1 - 1/this [decisions]")
+    lam: float = Field(0.95, ge=0, le=1, description="lambda of the return [fraction]")
+    entropy: float = Field(3e-4, ge=0, description="entropy bonus of the actor [return / nat]")
+    min_std: float = Field(0.1, gt=0, description="smallest standard deviation of continuous actions")
+    max_std: float = Field(1.0, gt=0, description="largest standard deviation of continuous actions")
+    slow_rate: float = Field(0.02, gt=0, le=1, description="step of the slow critic towards the critic [fraction / update]")
+    slow_weight: float = Field(1.0, ge=0, description="weight of the critic's pull towards the slow critic")
+    norm_rate: float = Field(0.01, gt=0, le=1, description="step of the return percentiles [fraction / update]")
+    norm_low: float = Field(5.0, ge=0, le=100, description="lower percentile of the return range [percent]")
+    norm_high: float = Field(95.0, ge=0, le=100, description="upper percentile of the return range [percent]")
+    norm_limit: float = Field(1.0, gt=0, description="smallest divisor of the advantage [return]")
+
+    @property
+    def discount(self) -> float:
+        return 1.0 - 1.0 / self.discount_horizon
+
+
+class OptimizerConfig(_Section):
+    """LaProp with adaptive gradient clipping, one rate for all (V3)."""
+
+    learning_rate: float = Field(4e-5, gt=0, description="learning rate after the warm-up [1 / update]")
+    warmup: int = Field(1000, ge=0, description="updates over which the rate rises from 0 [updates]")
+    agc: float = Field(0.3, gt=0, description="largest gradient norm relative to the tensor's norm [ratio]")
+    agc_min: float = Field(1e-3, gt=0, description="smallest tensor norm that AGC assumes")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the momentum [1 / update]")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the squared gradient [1 / update]")
+    eps: float = Field(1e-20, gt=0, description="added to the root of the squared gradient")
+
+
+class ReplayConfig(_Section):
+    """Replayed sequences and how often they are used."""
+
+    capacity: int = Field(5_000_000, ge=2, description="steps held over all environments [records]")
+    batch_size: int = Field(16, ge=1, description="sequences in a batch B [count]")
+    batch_length: int = Field(64, ge=2, description="length of a sequence T [records]")
+    train_ratio: float = Field(32.0, gt=0, description="replayed steps trained per record collected [ratio]")
+    min_items: int = Field(1024, ge=1, description="start positions that must be held before training starts [count]")
+
+
+class TrainConfig(_Section):
+    """How long a run lasts and what it leaves behind."""
+
+    frames: int = Field(10_000, ge=1, description="length of the run [simulator steps]")
+    log_every: int = Field(250, ge=1, description="distance of metrics rows [simulator steps]")
+    eval_every: int = Field(
+        2_000, ge=0, description="distance of evaluations and checkpoints; 0: only at the end [simulator steps]"
+    )
+    eval_episodes: int = Field(10, ge=1, description="episodes of an evaluation on the way [episodes]")
+    final_episodes: int = Field(100, ge=1, description="episodes of the evaluation at the end [episodes]")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept beside the best [count]")
+    tensorboard: bool = Field(True, description="write TensorBoard events [true/false]")
+    wandb: bool = Field(False, description="log to Weights & Biases; needs `pip install wandb` [true/false]")
+    video: bool = Field(True, description="write a video of one evaluation episode [true/false]")
+
+
+class Config(_Section):
+    """A whole run."""
+
+    preset: str = Field(DEFAULT_PRESET, description="name of the preset this configuration started from")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of parameters, environments and replay")
+    device: Literal["auto", "cpu", "gpu", "tpu"] = Field("auto", description="where the compiled step runs")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="compute dtype; auto: float32 on cpu, bfloat16 elsewhere"
+    )
+    runs: str = Field("runs", description="folder that holds the run folders [path]")
+    env: EnvConfig = EnvConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    behavior: BehaviorConfig = BehaviorConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    replay: ReplayConfig = ReplayConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _replay_holds_a_batch(self) -> "Config":
+        replay, num_envs = self.replay, self.env.num_envs
+        per_env = replay.capacity // num_envs
+        if per_env < replay.batch_length + 1:
+            raise ValueError(
+                f"replay.capacity={replay.capacity} over {num_envs} environments holds {per_env} steps each; "
+                f"replay.batch_length={replay.batch_length} needs {replay.batch_length + 1}. "
+                "Raise replay.capacity, or lower replay.batch_length"
+            )
+        available = (per_env - replay.batch_length) * num_envs
+        if replay.min_items > available:
+            raise ValueError(
+                f"replay.min_items={replay.min_items} can never be reached: replay.capacity={replay.capacity} offers "
+                f"{available} start positions. Raise replay.capacity, or lower replay.min_items"
+            )
+        return self
+
+
+def preset_names() -> list[str]:
+    """Names of the presets in `configs/`."""
+    return sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
+
+
+def load_config(preset: str = DEFAULT_PRESET, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Builds the configuration of a preset with dotted overrides such as {"env.task": "gym:Acrobot-v1"}.
+
+    Raises:
+      ConfigError: unknown preset or field, wrong type, value out of range.
+    """
+    if preset not in preset_names():
+        raise ConfigError(f"unknown preset {preset!r}{_nearest(preset, preset_names())}. Presets: {', '.join(preset_names())}")
+    values = read_yaml(CONFIG_FOLDER / f"{preset}.yaml")
+    values["preset"] = preset
+    for name, value in (overrides or {}).items():
+        _check_option(name)
+        section = values
+        *parents, leaf = name.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[leaf] = value
+    return parse_config(values, source=f"preset {preset}")
+
+
+def parse_config(values: Mapping[str, Any], source: str) -> Config:
+    """Validates nested values; `source` names where they came from in the error.
+
+    Raises:
+      ConfigError: one line that names the field, the value, what was expected and the fix.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_describe(error)}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping without running any code in it."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}; a mapping of fields to values was expected")
+    return values
+
+
+def write_yaml(config: Config, path: Path) -> None:
+    """Writes the resolved configuration."""
+    path.write_text(yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False))
+
+
+def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """Reads `--field value` and `--field=value` pairs into dotted overrides.
+
+    Raises:
+      ConfigError: an unknown field, with the nearest name, or a field without a value.
+    """
+    overrides: dict[str, str] = {}
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--"):
+            raise ConfigError(f"unexpected argument {word!r}; options are written --field value")
+        name, equals, value = word[2:].partition("=")
+        _check_option(name)
+        if not equals:
+            value = next(words, "--")
+            if value.startswith("--"):
+                raise ConfigError(f"--{name} needs a value: {_field_help(name)}")
+        overrides[name] = value
+    return overrides
+
+
+def field_names(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, pydantic field) of every leaf of the configuration."""
+    for name, field in section.model_fields.items():
+        dotted = prefix + (field.alias or name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from field_names(field.annotation, dotted + ".")
+        else:
+            yield dotted, field
+
+
+def _field_help(name: str) -> str:
+    return dict(field_names())[name].description
+
+
+def _check_option(name: str) -> None:
+    names = [known for known, _ in field_names()]
+    if name not in names:
+        raise ConfigError(f"unknown option --{name}{_nearest(name, names)}. `--help` lists all options")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """ "; did you mean 'x'?" for the closest name, matching a bare last part ("task") too."""
+    by_leaf = [full for full in known if full.split(".")[-1] == name]
+    close = by_leaf or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _describe(error: ValidationError) -> str:
+    """One line for the first thing that is wrong."""
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        return f"unknown field {name!r}{_nearest(name, [known for known, _ in field_names()])}{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not name or problem["type"] == "value_error":
+        return f"{message}{more}"
+    names = dict(field_names())
+    unit = f" ({name}: {names[name].description})" if name in names else ""
+    message = message[0].lower() + message[1:]
+    return f"{name}={problem['input']!r}: {message}{unit}{more}"

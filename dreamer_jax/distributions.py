@@ -1,0 +1,107 @@
+"""Distributions and the scalar transforms around them, in float32, on distrax.
+
+Every random draw of the agent goes through `sample`, so that a test can replace it by the mode.
+"""
+
+import distrax
+import jax
+import jax.numpy as jnp
+from jax.nn import log_softmax, one_hot, sigmoid, softmax
+
+
+def symlog(x: jax.Array) -> jax.Array:
+    """sign(x) log(1 + |x|) (V3 eq. 9), any shape."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def symexp(x: jax.Array) -> jax.Array:
+    """sign(x) (exp|x| - 1), the inverse of `symlog`, any shape."""
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+def sample(key: jax.Array, dist: distrax.Distribution) -> jax.Array:
+    """Draws once from `dist`; the only place where the agent draws."""
+    return dist.sample(seed=key)
+
+
+def straight_through(value: jax.Array, probs: jax.Array) -> jax.Array:
+    """The one-hot `value` forwards, the gradient of `probs` backwards (V2 algorithm 1)."""
+    return jax.lax.stop_gradient(value - probs) + probs
+
+
+def unimix_logits(logits: jax.Array, unimix: float) -> jax.Array:
+    """Log-probabilities f32[.., K] of a categorical with a share `unimix` of the uniform mixed in (V3)."""
+    logits = logits.astype(jnp.float32)
+    if unimix == 0:
+        return log_softmax(logits)
+    probs = (1 - unimix) * softmax(logits) + unimix / logits.shape[-1]
+    return jnp.log(probs)
+
+
+def one_hot_categorical(logits: jax.Array) -> distrax.OneHotCategorical:
+    """One-hot categorical over the last axis in float32."""
+    return distrax.OneHotCategorical(logits=logits.astype(jnp.float32), dtype=jnp.float32)
+
+
+def categorical_kl(p_log_probs: jax.Array, q_log_probs: jax.Array) -> jax.Array:
+    """KL(p || q) over the last axis: log-probabilities [.., K] -> [..]. Never negative beyond rounding."""
+    return (jnp.exp(p_log_probs) * (p_log_probs - q_log_probs)).sum(-1)
+
+
+def categorical_entropy(log_probs: jax.Array) -> jax.Array:
+    """Entropy in nats: log-probabilities [.., K] -> [..]."""
+    return -(jnp.exp(log_probs) * log_probs).sum(-1)
+
+
+def bounded_normal(mean: jax.Array, std: jax.Array, min_std: float, max_std: float) -> distrax.Distribution:
+    """V3's continuous policy: Normal(tanh(mean), (max-min) sigmoid(std + 2) + min), summed over the last axis.
+
+    Only the mean is squashed: samples are not, and log-probabilities are of the unclipped sample.
+    """
+    mean, std = mean.astype(jnp.float32), std.astype(jnp.float32)
+    scale = (max_std - min_std) * sigmoid(std + 2.0) + min_std
+    return distrax.Independent(distrax.Normal(jnp.tanh(mean), scale), 1)
+
+
+def binary_loss(logit: jax.Array, target: jax.Array) -> jax.Array:
+    """Cross-entropy of a Bernoulli with a soft target in [0, 1], any shape (V3's continue head)."""
+    logit = logit.astype(jnp.float32)
+    return -(target * jax.nn.log_sigmoid(logit) + (1 - target) * jax.nn.log_sigmoid(-logit))
+
+
+def two_hot_bins(count: int) -> jax.Array:
+    """Bin positions f32[count] of the symexp two-hot: symexp(linspace(-20, 20)), mirrored exactly around 0."""
+    if count % 2:
+        half = symexp(jnp.linspace(-20.0, 0.0, count // 2 + 1, dtype=jnp.float32))
+        return jnp.concatenate([half, -half[:-1][::-1]])
+    half = symexp(jnp.linspace(-20.0, 0.0, count // 2, dtype=jnp.float32))
+    return jnp.concatenate([half, -half[::-1]])
+
+
+def two_hot(target: jax.Array, count: int) -> jax.Array:
+    """Two-hot encoding [..] -> f32[.., count] (V3 eq. 10), linear in raw units between neighbouring bins.
+
+    Targets beyond the last bin take that bin alone.
+    """
+    bins = two_hot_bins(count)
+    target = jnp.clip(target.astype(jnp.float32), bins[0], bins[-1])
+    below = jnp.clip(jnp.searchsorted(bins, target, side="right") - 1, 0, count - 1)
+    above = jnp.minimum(below + 1, count - 1)
+    width = jnp.where(above == below, 1.0, bins[above] - bins[below])
+    upper = (target - bins[below]) / width
+    return one_hot(below, count) * (1 - upper)[..., None] + one_hot(above, count) * upper[..., None]
+
+
+def two_hot_loss(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """Cross-entropy of logits [.., bins] with the two-hot target [..] -> f32[..] (V3 eq. 11). No gradient to the target."""
+    encoded = two_hot(jax.lax.stop_gradient(target), logits.shape[-1])
+    return -(encoded * log_softmax(logits.astype(jnp.float32))).sum(-1)
+
+
+def two_hot_mean(logits: jax.Array) -> jax.Array:
+    """Expected value: logits [.., bins] -> f32[..]. Mirrored bins are paired first, so uniform logits give exactly 0."""
+    count = logits.shape[-1]
+    weighted = softmax(logits.astype(jnp.float32)) * two_hot_bins(count)
+    half = count // 2
+    pairs = weighted[..., :half] + weighted[..., count - half :][..., ::-1]
+    return pairs.sum(-1) + (weighted[..., half] if count % 2 else 0.0)

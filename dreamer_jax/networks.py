@@ -1,0 +1,253 @@
+"""Linen layers: encoder, RSSM cell, decoder and heads (V3). Parameters and layers only: no scans, no losses.
+
+Parameters are float32; `dtype` is the compute dtype of matmuls and activations. Norms reduce in float32.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dreamer_jax.config import ModelConfig
+from dreamer_jax.distributions import symlog
+from dreamer_jax.spaces import ActionSpec, ObsSpecs
+
+Dtype = Any
+
+
+def kernel_init(scale: float = 1.0, in_axis: int | tuple[int, ...] = -2) -> nn.initializers.Initializer:
+    """Truncated normal on [-2, 2] deviations with standard deviation scale / sqrt(fan_in); zeros for scale 0."""
+    if scale == 0:
+        return nn.initializers.zeros_init()
+    return nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal", in_axis=in_axis)
+
+
+class Linear(nn.Module):
+    """x [.., in] -> [.., features], with bias."""
+
+    features: int
+    scale: float = 1.0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", kernel_init(self.scale), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class BlockLinear(nn.Module):
+    """x [.., blocks * in] -> [.., features]: one matrix a block, one bias vector over all.
+
+    The fan-in of the initialisation is the full input size, as in the author's code.
+    """
+
+    features: int
+    blocks: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        """Returns the output of each block, [.., features / blocks]: what follows works inside a block."""
+        size_in, size_out = x.shape[-1] // self.blocks, self.features // self.blocks
+        kernel = self.param("kernel", kernel_init(in_axis=(0, 1)), (self.blocks, size_in, size_out))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        x, kernel, bias = x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
+        parts = jnp.split(x, self.blocks, axis=-1)
+        offsets = jnp.split(bias, self.blocks)
+        return [part @ kernel[i] + offsets[i] for i, part in enumerate(parts)]
+
+
+class NormAct(nn.Module):
+    """RMSNorm over the last axis (float32, epsilon 1e-4 inside the root), then SiLU."""
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.silu(nn.RMSNorm(epsilon=1e-4, dtype=self.dtype, name="norm")(x))
+
+
+class MLP(nn.Module):
+    """`layers` times Linear -> RMSNorm -> SiLU."""
+
+    layers: int
+    units: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.layers):
+            x = Linear(self.units, dtype=self.dtype, name=f"linear{i}")(x)
+            x = NormAct(self.dtype, name=f"act{i}")(x)
+        return x
+
+
+class RSSM(nn.Module):
+    """Recurrent state-space model with a block-diagonal GRU (V3): sizes as in `ModelConfig`."""
+
+    config: ModelConfig
+    dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        c, dtype = self.config, self.dtype
+        self.deter_in = MLP(1, c.hidden, dtype)
+        self.stoch_in = MLP(1, c.hidden, dtype)
+        self.action_in = MLP(1, c.hidden, dtype)
+        self.recurrent = [BlockLinear(c.deter, c.blocks, dtype) for _ in range(c.recurrent_layers)]
+        self.recurrent_act = [NormAct(dtype) for _ in range(c.recurrent_layers)]
+        self.gates = BlockLinear(3 * c.deter, c.blocks, dtype)
+        self.prior_mlp = MLP(c.prior_layers, c.hidden, dtype)
+        self.prior_logits = Linear(c.stoch * c.classes, dtype=dtype)
+        self.posterior_mlp = MLP(c.posterior_layers, c.hidden, dtype)
+        self.posterior_logits = Linear(c.stoch * c.classes, dtype=dtype)
+
+    def core(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
+        """h' = f(h, z, a): deter [.., D], stoch [.., S, K], action [.., A] -> deter [.., D].
+
+        The three gates are split inside each block, and the reset gate multiplies the candidate's pre-activation.
+        """
+        blocks = self.config.blocks
+        action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action)))
+        inputs = jnp.concatenate(
+            [self.deter_in(deter), self.stoch_in(flatten_stoch(stoch)), self.action_in(action)], -1
+        )  # [.., 3U]
+        # Each block sees its own slice of h and all of the inputs.
+        slices = jnp.split(deter.astype(self.dtype), blocks, axis=-1)
+        x = jnp.concatenate([part for piece in slices for part in (piece, inputs)], -1)  # [.., D + blocks * 3U]
+        for linear, act in zip(self.recurrent, self.recurrent_act, strict=True):
+            x = act(jnp.concatenate(linear(x), -1))  # [.., D]
+        new = []
+        for gates, old in zip(self.gates(x), slices, strict=True):
+            reset, candidate, update = jnp.split(gates, 3, axis=-1)
+            candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
+            update = nn.sigmoid(update - 1)
+            new.append(update * candidate + (1 - update) * old)
+        return jnp.concatenate(new, -1)
+
+    def prior(self, deter: jax.Array) -> jax.Array:
+        """deter [.., D] -> prior logits [.., S, K]."""
+        return self._to_logits(self.prior_logits(self.prior_mlp(deter)))
+
+    def posterior(self, deter: jax.Array, embed: jax.Array) -> jax.Array:
+        """deter [.., D], embed [.., E] -> posterior logits [.., S, K]. It does not see the prior."""
+        x = jnp.concatenate([deter.astype(self.dtype), embed.astype(self.dtype)], -1)
+        return self._to_logits(self.posterior_logits(self.posterior_mlp(x)))
+
+    def _to_logits(self, x: jax.Array) -> jax.Array:
+        return x.reshape((*x.shape[:-1], self.config.stoch, self.config.classes))
+
+    def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array, embed: jax.Array) -> None:
+        """Touches every parameter; for `init`."""
+        deter = self.core(deter, stoch, action)
+        self.prior(deter), self.posterior(deter, embed)
+
+
+class Encoder(nn.Module):
+    """Observations {name: [.., shape]} -> tokens [.., E]: symlog vectors and one-hot indices through an MLP."""
+
+    specs: tuple[tuple[str, Any], ...]
+    config: ModelConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, obs: dict[str, jax.Array]) -> jax.Array:
+        vectors = []
+        for name, spec in self.specs:
+            value = obs[name]
+            if spec.kind == "discrete":
+                vectors.append(nn.one_hot(value, spec.classes))
+            else:
+                batch = value.shape[: value.ndim - len(spec.shape)]
+                vectors.append(symlog(value.astype(jnp.float32)).reshape((*batch, -1)))
+        x = jnp.concatenate(vectors, -1)
+        return MLP(self.config.encoder_layers, self.config.units, self.dtype, name="mlp")(x)
+
+
+class Decoder(nn.Module):
+    """Latent [.., D], [.., S, K] -> {name: prediction}: symlog vectors [.., *shape], index logits [.., classes].
+
+    The input order is stoch, deter: the opposite of the heads' (as in the author's code).
+    """
+
+    specs: tuple[tuple[str, Any], ...]
+    config: ModelConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, deter: jax.Array, stoch: jax.Array) -> dict[str, jax.Array]:
+        x = jnp.concatenate([flatten_stoch(stoch).astype(self.dtype), deter.astype(self.dtype)], -1)
+        x = MLP(self.config.decoder_layers, self.config.units, self.dtype, name="mlp")(x)
+        predictions = {}
+        for name, spec in self.specs:
+            if spec.kind == "discrete":
+                predictions[name] = Linear(spec.classes, dtype=self.dtype, name=name)(x)
+            else:
+                flat = Linear(_size(spec.shape), dtype=self.dtype, name=name)(x)
+                predictions[name] = flat.reshape((*x.shape[:-1], *spec.shape))
+        return predictions
+
+
+class Head(nn.Module):
+    """Features [.., F] -> {output name: [.., size]}: an MLP and one Linear an output."""
+
+    outputs: tuple[tuple[str, int], ...]
+    layers: int
+    units: int
+    scale: float
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> dict[str, jax.Array]:
+        x = MLP(self.layers, self.units, self.dtype, name="mlp")(features)
+        return {name: Linear(size, self.scale, self.dtype, name=name)(x) for name, size in self.outputs}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Every module of an agent. Built once; holds no parameters."""
+
+    encoder: Encoder
+    rssm: RSSM
+    decoder: Decoder
+    reward: Head
+    continue_: Head
+    actor: Head
+    critic: Head
+    obs_specs: ObsSpecs
+    action_spec: ActionSpec
+    dtype: Dtype
+
+
+def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: ActionSpec, dtype: Dtype) -> Networks:
+    """Builds the modules for an environment's spaces; keys are used in sorted order."""
+    specs = tuple(sorted(obs_specs.items()))
+    two_hot = (("logits", config.bins),)
+    size = action_spec.size
+    policy = (("logits", size),) if action_spec.discrete else (("mean", size), ("std", size))
+    return Networks(
+        encoder=Encoder(specs, config, dtype),
+        rssm=RSSM(config, dtype),
+        decoder=Decoder(specs, config, dtype),
+        reward=Head(two_hot, config.reward_layers, config.units, 0.0, dtype),
+        continue_=Head((("logit", 1),), config.continue_layers, config.units, 1.0, dtype),
+        actor=Head(policy, config.actor_layers, config.units, 0.01, dtype),
+        critic=Head(two_hot, config.critic_layers, config.units, 0.0, dtype),
+        obs_specs=obs_specs,
+        action_spec=action_spec,
+        dtype=dtype,
+    )
+
+
+def flatten_stoch(stoch: jax.Array) -> jax.Array:
+    """[.., S, K] -> [.., S*K]."""
+    return stoch.reshape((*stoch.shape[:-2], -1))
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size

@@ -1,0 +1,40 @@
+"""V3's optimiser as one optax chain: adaptive gradient clipping, then LaProp with a linear warm-up."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dreamer_jax.config import OptimizerConfig
+
+
+def clip_by_tensor_norm(ratio: float, min_norm: float) -> optax.GradientTransformation:
+    """AGC over whole tensors: g / max(1, |g| / (ratio * max(min_norm, |parameter|))), biases and scales too.
+
+    (`optax.adaptive_grad_clip` clips by unit, which is another algorithm.)
+    """
+
+    def update(updates, state, params):
+        def clip(gradient, parameter):
+            limit = ratio * jnp.maximum(min_norm, jnp.linalg.norm(parameter.ravel()))
+            return gradient / jnp.maximum(1.0, jnp.linalg.norm(gradient.ravel()) / limit)
+
+        return jax.tree.map(clip, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """AGC -> RMS scaling -> momentum -> learning rate (LaProp: momentum comes after the RMS scaling).
+
+    Both averages are bias-corrected. The very first update has learning rate 0 when there is a warm-up.
+    """
+    if config.warmup:
+        rate = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
+    else:
+        rate = optax.constant_schedule(config.learning_rate)
+    return optax.chain(
+        clip_by_tensor_norm(config.agc, config.agc_min),
+        optax.scale_by_rms(decay=config.beta2, eps=config.eps, eps_in_sqrt=False, bias_correction=True),
+        optax.ema(config.beta1, debias=True),
+        optax.scale_by_learning_rate(rate),
+    )

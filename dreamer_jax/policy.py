@@ -1,0 +1,48 @@
+"""Acting: one step of filtering and one action, compiled."""
+
+import jax
+import jax.numpy as jnp
+
+from dreamer_jax import distributions, rssm
+from dreamer_jax.behavior import policy_distribution
+from dreamer_jax.config import BehaviorConfig
+from dreamer_jax.networks import Networks
+from dreamer_jax.types import ActingParams, PolicyCarry
+
+
+def initial_carry(nets: Networks, batch: int) -> PolicyCarry:
+    """The zero carry for `batch` environments."""
+    return PolicyCarry(rssm.initial_state(nets, (batch,)), jnp.zeros((batch, nets.action_spec.size), nets.dtype))
+
+
+def policy_step(
+    nets: Networks,
+    config: BehaviorConfig,
+    params: ActingParams,
+    key: jax.Array,
+    carry: PolicyCarry,
+    obs: dict[str, jax.Array],
+    is_first: jax.Array,
+    deterministic: bool,
+) -> tuple[jax.Array, PolicyCarry]:
+    """Filters obs {name: [B, ...]} and chooses an action f32[B, A].
+
+    is_first bool[B] resets the carry. Deterministic takes the most likely action (the mean of a normal); the latent is
+    sampled from the posterior in both cases, as in training. The carry holds the latent that the replay stores.
+    """
+    latent_key, action_key = jax.random.split(key)
+    embed = nets.encoder.apply({"params": params.world_model["encoder"]}, obs)
+    latent, _ = rssm.observe_step(nets, params.world_model, latent_key, carry.latent, carry.prev_action, embed, is_first)
+    outputs = nets.actor.apply({"params": params.actor}, rssm.features(latent))
+    dist = policy_distribution(outputs, config)
+    action = dist.mode() if deterministic else distributions.sample(action_key, dist)
+    return action, PolicyCarry(latent, action.astype(nets.dtype))
+
+
+def compile_policy(nets: Networks, config: BehaviorConfig, deterministic: bool):
+    """The jitted `step(params, key, counter, carry, obs, is_first)`: its key is fold_in(key, counter)."""
+
+    def step(params, key, counter, carry, obs, is_first):
+        return policy_step(nets, config, params, jax.random.fold_in(key, counter), carry, obs, is_first, deterministic)
+
+    return jax.jit(step)

@@ -1,0 +1,136 @@
+"""The recurrent state-space model as pure functions: one step, and scans over time.
+
+`nets` holds modules without parameters; `params` is the world model's parameter tree. Keys for all steps of a scan are
+split before it, so that noise differs between steps.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dreamer_jax import distributions
+from dreamer_jax.networks import Networks, flatten_stoch
+from dreamer_jax.types import LatentDist, LatentState, Params, Trajectory
+
+
+def initial_state(nets: Networks, batch: tuple[int, ...]) -> LatentState:
+    """The zero state: deter [*batch, D], stoch [*batch, S, K] in the compute dtype. It is not learned."""
+    c = nets.rssm.config
+    return LatentState(
+        deter=jnp.zeros((*batch, c.deter), nets.dtype),
+        stoch=jnp.zeros((*batch, c.stoch, c.classes), nets.dtype),
+    )
+
+
+def features(state: LatentState) -> jax.Array:
+    """What the heads see: deter [.., D] and flat stoch, in this order -> [.., D + S*K]."""
+    return jnp.concatenate([state.deter, flatten_stoch(state.stoch)], -1)
+
+
+def observe_step(
+    nets: Networks,
+    params: Params,
+    key: jax.Array,
+    prev: LatentState,
+    prev_action: jax.Array,
+    embed: jax.Array,
+    is_first: jax.Array,
+) -> tuple[LatentState, LatentDist]:
+    """Filters one observation: prev [B], prev_action [B, A], embed [B, E], is_first bool[B] -> state [B], posterior.
+
+    Where is_first is set, the previous state and the previous action vector are replaced by zeros first.
+    """
+    prev, prev_action = jax.tree.map(lambda x: _mask(x, is_first), (prev, prev_action))
+    deter = nets.rssm.apply({"params": params["rssm"]}, prev.deter, prev.stoch, prev_action, method="core")
+    logits = nets.rssm.apply({"params": params["rssm"]}, deter, embed, method="posterior")
+    return LatentState(deter, _draw_stoch(nets, key, logits)), LatentDist(logits)
+
+
+def imagine_step(
+    nets: Networks, params: Params, key: jax.Array, prev: LatentState, action: jax.Array
+) -> tuple[LatentState, LatentDist]:
+    """Predicts one step without an observation: prev [B], action [B, A] taken in it -> state [B], prior."""
+    deter = nets.rssm.apply({"params": params["rssm"]}, prev.deter, prev.stoch, action, method="core")
+    logits = nets.rssm.apply({"params": params["rssm"]}, deter, method="prior")
+    return LatentState(deter, _draw_stoch(nets, key, logits)), LatentDist(logits)
+
+
+def observe(
+    nets: Networks,
+    params: Params,
+    key: jax.Array,
+    start: LatentState,
+    prev_action: jax.Array,
+    embed: jax.Array,
+    is_first: jax.Array,
+) -> tuple[LatentState, LatentState, LatentDist, LatentDist]:
+    """Filters sequences.
+
+    Args:
+      key: one key, or keys [T] to continue a sequence exactly as one longer call would.
+      start: LatentState[B] before the first step.
+      prev_action: f[B, T, A], the action that led to each observation.
+      embed: f[B, T, E].
+      is_first: bool[B, T].
+
+    Returns:
+      last state [B], states [B, T], posterior [B, T], prior [B, T].
+    """
+    keys = jax.random.split(key, embed.shape[1]) if key.ndim == 0 else key
+
+    def step(state, inputs):
+        state, posterior = observe_step(nets, params, inputs[0], state, *inputs[1:])
+        return state, (state, posterior)
+
+    time_major = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (prev_action, embed, is_first))
+    last, outputs = jax.lax.scan(step, start, (keys, *time_major))
+    states, posterior = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)  # [B, T, ...]
+    # The prior needs deter only, so it is computed for all steps at once.
+    prior = nets.rssm.apply({"params": params["rssm"]}, states.deter, method="prior")
+    return last, states, posterior, LatentDist(prior)
+
+
+def imagine(nets: Networks, params: Params, policy, key: jax.Array, start: LatentState, horizon: int) -> Trajectory:
+    """Rolls the prior forward under a policy.
+
+    Args:
+      policy: (key, state [N]) -> action f[N, A]; behavior.py makes it from the actor.
+      start: LatentState[N], index 0 of the trajectory.
+      horizon: steps H.
+
+    Returns:
+      states [H+1, N] and the actions [H, N, A] taken in the first H of them.
+    """
+
+    def step(state, step_key):
+        action_key, state_key = jax.random.split(step_key)
+        action = policy(action_key, state)
+        new, _ = imagine_step(nets, params, state_key, state, action)
+        return new, (new, action)
+
+    _, (states, action) = jax.lax.scan(step, start, jax.random.split(key, horizon))
+    states = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest], 0), start, states)
+    return Trajectory(states, action)
+
+
+def kl_loss(posterior: LatentDist, prior: LatentDist, unimix: float) -> tuple[jax.Array, jax.Array]:
+    """KL terms of V3 eq. 5, summed over the S variables and not yet clipped: dyn [B, T], rep [B, T] in nats.
+
+    dyn = KL(sg posterior || prior) trains the prior, rep = KL(posterior || sg prior) the posterior; unimix on both sides.
+    """
+    post = distributions.unimix_logits(posterior.logits, unimix)
+    prior_ = distributions.unimix_logits(prior.logits, unimix)
+    stop = jax.lax.stop_gradient
+    dyn = distributions.categorical_kl(stop(post), prior_).sum(-1)
+    rep = distributions.categorical_kl(post, stop(prior_)).sum(-1)
+    return dyn, rep
+
+
+def _draw_stoch(nets: Networks, key: jax.Array, logits: jax.Array) -> jax.Array:
+    """Straight-through one-hot sample [.., S, K] in the compute dtype."""
+    log_probs = distributions.unimix_logits(logits, nets.rssm.config.unimix)
+    value = distributions.sample(key, distributions.one_hot_categorical(log_probs))
+    return distributions.straight_through(value, jnp.exp(log_probs)).astype(nets.dtype)
+
+
+def _mask(x: jax.Array, is_first: jax.Array) -> jax.Array:
+    return jnp.where(is_first.reshape(is_first.shape + (1,) * (x.ndim - is_first.ndim)), 0, x).astype(x.dtype)

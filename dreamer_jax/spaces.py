@@ -1,0 +1,48 @@
+"""What an environment shows and takes, described without JAX and without gymnasium.
+
+Networks read these to size their layers; the replay reads them to size its storage.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["vector", "discrete", "image"]
+
+
+@dataclass(frozen=True)
+class ObsSpec:
+    """One observation key, without batch axes.
+
+    kind "vector": float32 of any shape of rank <= 2; "discrete": one int32 index below `classes`;
+    "image": uint8 [height, width, channels].
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    classes: int = 0
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype({"vector": np.float32, "discrete": np.int32, "image": np.uint8}[self.kind])
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """The action as the agent sees it: a float32 vector of `size` numbers.
+
+    Discrete actions are one-hot vectors over `size` choices; continuous ones lie in [-1, 1] and the
+    environment wrapper rescales them to the environment's own bounds.
+    """
+
+    discrete: bool
+    size: int
+
+
+ObsSpecs = dict[str, ObsSpec]
+
+
+def obs_bytes(specs: ObsSpecs) -> int:
+    """Bytes that one observation takes in the replay."""
+    return sum(int(np.prod(spec.shape, dtype=np.int64)) * spec.dtype.itemsize for spec in specs.values())

@@ -1,0 +1,159 @@
+"""One update of everything: the state it needs, the total loss, and the step itself."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.training.train_state import TrainState
+
+from dreamer_jax import behavior, rssm
+from dreamer_jax.config import Config
+from dreamer_jax.networks import Networks
+from dreamer_jax.optimizer import make_optimizer
+from dreamer_jax.types import ActingParams, AgentState, Batch, LatentState, Metrics, Params, ReturnNorm
+from dreamer_jax.world_model import world_model_loss
+
+
+def init_params(nets: Networks, key: jax.Array) -> tuple[Params, Params, Params]:
+    """Fresh parameters of world model, actor and critic."""
+    keys = dict(
+        zip(("encoder", "rssm", "decoder", "reward", "continue", "actor", "critic"), jax.random.split(key, 7), strict=True)
+    )
+    obs = {name: jnp.zeros((1, *spec.shape), spec.dtype) for name, spec in nets.obs_specs.items()}
+    state = rssm.initial_state(nets, (1,))
+    action = jnp.zeros((1, nets.action_spec.size), nets.dtype)
+    features = rssm.features(state)
+
+    embed, encoder = nets.encoder.init_with_output(keys["encoder"], obs)
+    world_model = {
+        "encoder": encoder["params"],
+        "rssm": nets.rssm.init(keys["rssm"], state.deter, state.stoch, action, embed)["params"],
+        "decoder": nets.decoder.init(keys["decoder"], state.deter, state.stoch)["params"],
+        "reward": nets.reward.init(keys["reward"], features)["params"],
+        "continue": nets.continue_.init(keys["continue"], features)["params"],
+    }
+    actor = nets.actor.init(keys["actor"], features)["params"]
+    critic = nets.critic.init(keys["critic"], features)["params"]
+    return world_model, actor, critic
+
+
+def init_agent(nets: Networks, config: Config, key: jax.Array) -> AgentState:
+    """A fresh agent. Call it under `jax.jit` (or `jax.eval_shape`); the optimiser is built here, once."""
+    init_key, run_key = jax.random.split(key)
+    world_model, actor, critic = init_params(nets, init_key)
+    optimizer = make_optimizer(config.optimizer)
+
+    def make(module: Any, params: Params) -> TrainState:
+        return TrainState.create(apply_fn=module.apply, params=params, tx=optimizer)
+
+    return AgentState(
+        world_model=make(nets.rssm, world_model),
+        actor=make(nets.actor, actor),
+        critic=make(nets.critic, critic),
+        # A copy: an alias of the critic's arrays could not be donated twice.
+        slow_critic=jax.tree.map(jnp.copy, critic),
+        return_norm=ReturnNorm(jnp.float32(0), jnp.float32(0)),
+        key=run_key,
+        step=jnp.int32(0),
+    )
+
+
+def total_loss(
+    nets: Networks,
+    config: Config,
+    params: tuple[Params, Params, Params],
+    slow_critic: Params,
+    return_norm: ReturnNorm,
+    key: jax.Array,
+    batch: Batch,
+) -> tuple[jax.Array, tuple[dict[str, jax.Array], LatentState, ReturnNorm, Metrics]]:
+    """The whole loss of V3, f32[]: every term averaged, then weighted by `config.loss`.
+
+    Gradient routing: the world-model terms reach the world model alone; "policy" the actor; "value" the critic;
+    "replay_value" the critic and, through the posterior states, the world model.
+
+    Returns:
+      total, (loss terms, posterior states [B, T] without gradient, return normaliser, metrics).
+    """
+    world_model, actor, critic = params
+    observe_key, imagine_key = jax.random.split(key)
+
+    losses, states, metrics = world_model_loss(nets, config, world_model, observe_key, batch)
+
+    trajectory = behavior.imagine_from_posterior(nets, config.behavior, world_model, actor, imagine_key, states)
+    inputs = behavior.evaluate_trajectory(nets, config.behavior, world_model, actor, critic, slow_critic, trajectory)
+    imagined_losses, returns, return_norm, imagined_metrics = behavior.actor_critic_losses(inputs, return_norm, config.behavior)
+    losses |= imagined_losses
+
+    features = rssm.features(states)
+    losses["replay_value"], _ = behavior.replay_value_loss(
+        nets.critic.apply({"params": critic}, features)["logits"],
+        nets.critic.apply({"params": slow_critic}, jax.lax.stop_gradient(features))["logits"],
+        batch.reward,
+        batch.is_last,
+        batch.is_terminal,
+        bootstrap=returns[0].reshape(batch.reward.shape),
+        config=config.behavior,
+    )
+
+    total = sum((loss_weight(config, name) * loss.mean() for name, loss in losses.items()), jnp.float32(0))
+    metrics |= imagined_metrics
+    return total, (losses, jax.lax.stop_gradient(states), return_norm, metrics)
+
+
+def loss_weight(config: Config, name: str) -> float:
+    """The weight of a loss term: its name in `config.loss`; "decoder/<key>" terms share one."""
+    field = name.split("/")[0]
+    return getattr(config.loss, "continue_" if field == "continue" else field)
+
+
+def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) -> tuple[AgentState, Metrics, LatentState]:
+    """One update of world model, actor, critic, slow critic and return normaliser.
+
+    Returns:
+      the new state, metrics {name: f32[]}, and the posterior states [B, T] for the replay.
+    """
+    params = (state.world_model.params, state.actor.params, state.critic.params)
+    key = jax.random.fold_in(state.key, state.step)
+
+    def objective(params):
+        return total_loss(nets, config, params, state.slow_critic, state.return_norm, key, batch)
+
+    (total, (losses, states, return_norm, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+
+    world_model = state.world_model.apply_gradients(grads=grads[0])
+    actor = state.actor.apply_gradients(grads=grads[1])
+    critic = state.critic.apply_gradients(grads=grads[2])
+    rate = config.behavior.slow_rate
+    slow_critic = jax.tree.map(lambda slow, new: (1 - rate) * slow + rate * new, state.slow_critic, critic.params)
+
+    metrics |= {f"loss/{name}": loss.mean() for name, loss in losses.items()}
+    metrics["loss/total"] = total
+    metrics |= {f"grad_norm/{name}": _norm(grad) for name, grad in zip(("world_model", "actor", "critic"), grads, strict=True)}
+    new_state = AgentState(world_model, actor, critic, slow_critic, return_norm, state.key, state.step + 1)
+    return new_state, metrics, states
+
+
+def compile_train_step(nets: Networks, config: Config):
+    """The jitted `train_step(state, batch)`; the state is donated. Build it once."""
+
+    def step(state: AgentState, batch: Batch) -> tuple[AgentState, Metrics, LatentState]:
+        return train_step(nets, config, state, batch)
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def acting_params(state: AgentState) -> ActingParams:
+    """The parameters that the policy uses."""
+    return ActingParams(state.world_model.params, state.actor.params)
+
+
+def count_params(nets: Networks) -> dict[str, int]:
+    """Trainable parameters by module, counted without allocating any."""
+    world_model, actor, critic = jax.eval_shape(lambda: init_params(nets, jax.random.key(0)))
+    trees = {**world_model, "actor": actor, "critic": critic}
+    return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in trees.items()}
+
+
+def _norm(tree: Params) -> jax.Array:
+    return jnp.sqrt(sum((jnp.square(leaf).sum() for leaf in jax.tree.leaves(tree)), jnp.float32(0)))

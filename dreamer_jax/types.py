@@ -1,0 +1,93 @@
+"""The shapes and records that travel between modules.
+
+Letters: B batch, T time, H imagination horizon, N = B*T imagination starts, A action, E embedding,
+D deter, S x K stoch (groups x classes), F = D + S*K features. Replay data is batch-major [B, T];
+imagination is time-major [H, N].
+"""
+
+from typing import Any
+
+import jax
+from flax import struct
+from flax.training.train_state import TrainState
+
+Params = Any
+Metrics = dict[str, jax.Array]
+
+
+@struct.dataclass
+class LatentState:
+    """The RSSM's state (h_t, z_t): deter f[.., D] and stoch f[.., S, K]."""
+
+    deter: jax.Array
+    stoch: jax.Array
+
+
+@struct.dataclass
+class LatentDist:
+    """A categorical posterior or prior: raw head outputs (before unimix), logits f[.., S, K]."""
+
+    logits: jax.Array
+
+
+@struct.dataclass
+class Batch:
+    """Replayed sequences.
+
+    obs {name: [B, T, ...]}; prev_action f32[B, T, A], the action that LED TO the observation beside it;
+    reward f32[B, T], received on arriving there; is_first, is_last, is_terminal bool[B, T];
+    start LatentState[B], the latent before the first step.
+    """
+
+    obs: dict[str, jax.Array]
+    prev_action: jax.Array
+    reward: jax.Array
+    is_first: jax.Array
+    is_last: jax.Array
+    is_terminal: jax.Array
+    start: LatentState
+
+
+@struct.dataclass
+class Trajectory:
+    """Imagined states LatentState[H+1, N], action f32[H, N, A] taken in states 0..H-1."""
+
+    states: LatentState
+    action: jax.Array
+
+
+@struct.dataclass
+class ReturnNorm:
+    """Running percentiles of imagined returns: low, high f32[]."""
+
+    low: jax.Array
+    high: jax.Array
+
+
+@struct.dataclass
+class AgentState:
+    """Everything that an update reads and writes; one pytree, donated to `train_step`."""
+
+    world_model: TrainState
+    actor: TrainState
+    critic: TrainState
+    slow_critic: Params
+    return_norm: ReturnNorm
+    key: jax.Array  # the run's typed key; an update uses fold_in(key, step)
+    step: jax.Array  # i32[], updates done
+
+
+@struct.dataclass
+class ActingParams:
+    """The parameters that acting needs: world model (encoder and RSSM are used) and actor."""
+
+    world_model: Params
+    actor: Params
+
+
+@struct.dataclass
+class PolicyCarry:
+    """What a policy remembers between steps: latent LatentState[B], prev_action f32[B, A]."""
+
+    latent: LatentState
+    prev_action: jax.Array
