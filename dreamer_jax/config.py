@@ -127,7 +127,7 @@ class TrainConfig(_Section):
     frames: int = Field(10_000, ge=1, description="length of the run [simulator steps]")
     log_every: int = Field(250, ge=1, description="distance of metrics rows [simulator steps]")
     eval_every: int = Field(
-        2_000, ge=0, description="distance of evaluations and checkpoints; 0: only at the end [simulator steps]"
+        2_000, ge=0, description="distance of evaluations and checkpoints; 0: none on the way [simulator steps]"
     )
     eval_episodes: int = Field(10, ge=1, description="episodes of an evaluation on the way [episodes]")
     final_episodes: int = Field(100, ge=1, description="episodes of the evaluation at the end [episodes]")

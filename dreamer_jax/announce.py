@@ -1,0 +1,43 @@
+"""What a run says before it starts. Imports no JAX."""
+
+from pathlib import Path
+
+from dreamer_jax.config import Config
+from dreamer_jax.replay import predict_bytes
+from dreamer_jax.runs import versions
+from dreamer_jax.spaces import ActionSpec, ObsSpecs
+
+
+def predicted_updates(config: Config) -> int:
+    """Updates in the frame budget: records x train ratio / (B x T), less the warm-up. Resets are not counted."""
+    replay, env = config.replay, config.env
+    decisions = config.train.frames // env.action_repeat
+    # The warm-up lasts until every ring offers its share of the start positions.
+    warmup = min(decisions, replay.min_items + env.num_envs * (replay.batch_length - 1))
+    return int((decisions - warmup) * replay.train_ratio / (replay.batch_size * replay.batch_length)) + 1
+
+
+def describe_run(
+    config: Config, run: Path, device: str, obs_specs: ObsSpecs, action_spec: ActionSpec, params: dict[str, int]
+) -> str:
+    """The lines printed at the start: device, versions, task, sizes, parameters, replay memory, run folder."""
+    found = versions()
+    model, replay = config.model, config.replay
+    obs = ", ".join(f"{name} {spec.kind}{list(spec.shape) or ''}" for name, spec in sorted(obs_specs.items()))
+    action = f"{action_spec.size} choices" if action_spec.discrete else f"{action_spec.size} continuous"
+    memory = predict_bytes(obs_specs, action_spec, replay.capacity)
+    rows = {
+        "preset": f"{config.preset}, seed {config.seed}",
+        "task": f"{config.env.task}: {obs} -> {action}",
+        "environments": f"{config.env.num_envs}, action repeat {config.env.action_repeat}",
+        "device": f"{device}, precision {config.precision}",
+        "versions": ", ".join(f"{name} {found[name]}" for name in ("python", "jax", "flax", "gymnasium")),
+        "model": f"deter {model.deter}, latents {model.stoch}x{model.classes}, units {model.units}",
+        "parameters": f"{sum(params.values()):,} ({', '.join(f'{name} {count:,}' for name, count in sorted(params.items()))})",
+        "batch": f"{replay.batch_size} x {replay.batch_length}, train ratio {replay.train_ratio:g}",
+        "budget": f"{config.train.frames:,} frames, about {predicted_updates(config):,} updates",
+        "replay": f"{replay.capacity:,} steps, {memory / 2**20:,.1f} MiB when full",
+        "run folder": str(run),
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())

@@ -1,0 +1,179 @@
+"""Saving and restoring a whole run: the agent by Orbax, counters as JSON, the replay in segments.
+
+    checkpoints/<frames>/agent   parameters, optimisers, slow critic, return normaliser, key (Orbax)
+    checkpoints/<frames>/host    counters and the replay's random state (JSON)
+    replay/<begin>-<end>.npz     records begin..end of every environment; written once, shared by all checkpoints
+
+A checkpoint names the last record that it needs, so a segment that is newer than the checkpoint does no harm.
+"""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from dreamer_jax.config import ConfigError
+from dreamer_jax.replay import Replay, ReplayError
+from dreamer_jax.types import AgentState
+
+SEGMENT = re.compile(r"(\d+)-(\d+)\.npz")
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest `keep` and the best by evaluation.
+
+    Args:
+      run: the run's folder.
+      keep: how many of the newest stay; None opens the folder for reading only.
+    """
+
+    def __init__(self, run: Path, keep: int | None = None) -> None:
+        self.run = run
+        self._saved_records = 0
+        policies = checkpoint_managers
+        if keep is None and not (run / "checkpoints").is_dir():
+            raise ConfigError(f"{run} has no checkpoints; train longer, or give another run folder")
+        self._manager = ocp.CheckpointManager(
+            (run / "checkpoints").absolute(),
+            item_names=("agent", "host"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(keep),
+                        policies.BestN(
+                            get_metric_fn=lambda metrics: metrics["score"], n=1, keep_checkpoints_without_metrics=False
+                        ),
+                    ]
+                ),
+                read_only=keep is None,
+                cleanup_tmp_directories=keep is not None,
+            ),
+        )
+
+    def save(self, frames: int, state: AgentState, host: dict[str, Any], replay: Replay, score: float | None) -> None:
+        """Saves everything; the agent's files are written in the background. `score` is the evaluation's mean return."""
+        if frames in self._manager.all_steps():
+            return
+        self._save_replay(replay)
+        # Copies: the state's buffers are donated to the next update while the files are still being written.
+        arrays = jax.tree.map(lambda x: np.array(x, copy=True), _storable(state))
+        self._manager.save(
+            frames,
+            args=ocp.args.Composite(agent=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave(host)),
+            metrics=None if score is None else {"score": float(score)},
+        )
+
+    def steps(self) -> list[int]:
+        """Frames at which there is a checkpoint, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def resolve(self, which: str) -> int:
+        """The frames of "last", "best" (by evaluation on the way) or a number.
+
+        Raises:
+          ConfigError: there is no such checkpoint; the message lists those that exist.
+        """
+        steps = self.steps()
+        if steps and which == "last":
+            return steps[-1]
+        if which == "best":
+            best = self._manager.best_step()
+            if best in steps:
+                return best
+        elif which.isdigit() and int(which) in steps:
+            return int(which)
+        raise ConfigError(f"{self.run} has no checkpoint {which!r}; it has {steps or 'none'} (or: last, best)")
+
+    def restore_agent(self, frames: int, like: AgentState) -> AgentState:
+        """The agent saved at `frames`; `like` gives structure, shapes and dtypes (from `jax.eval_shape`).
+
+        Raises:
+          ConfigError: the checkpoint is of another agent, or damaged.
+        """
+        abstract = jax.eval_shape(_storable, like)
+        path = self.run / "checkpoints" / str(frames)
+        try:
+            saved = self._manager.restore(frames, args=ocp.args.Composite(agent=ocp.args.StandardRestore(abstract)))["agent"]
+        except (ValueError, KeyError, OSError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ConfigError(f"checkpoint {path} does not fit this run's config.yaml or is damaged: {reason}") from None
+        return saved.replace(key=jax.random.wrap_key_data(saved.key))
+
+    def restore_host(self, frames: int) -> dict[str, Any]:
+        """The counters saved at `frames`."""
+        return self._manager.restore(frames, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
+
+    def restore_replay(self, replay: Replay, end: int) -> None:
+        """Fills `replay` with the records up to `end` of each environment; later segments are removed.
+
+        Raises:
+          ConfigError: a record that should be there is missing or damaged.
+        """
+        begin = max(0, end - replay.length)
+        position = begin
+        for first, last, path in self._segments():
+            if first >= end:
+                path.unlink()
+                continue
+            if last <= begin:
+                continue
+            if first > position:
+                break
+            try:
+                with np.load(path, allow_pickle=False) as segment:
+                    cut = slice(max(first, begin) - first, min(last, end) - first)
+                    replay.write(max(first, begin), {name: segment[name][:, cut] for name in segment.files})
+            except (OSError, ValueError, ReplayError) as error:
+                raise ConfigError(f"replay segment {path} cannot be read: {' '.join(str(error).split())}") from None
+            position = last
+        if position < end:
+            raise ConfigError(f"{self.run / 'replay'} lacks records {position} to {end} that the checkpoint needs")
+        self._saved_records = end
+
+    def close(self) -> None:
+        """Waits for files that are still being written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _segments(self) -> list[tuple[int, int, Path]]:
+        """(begin, end, path) of the saved segments in order."""
+        found = []
+        for path in (self.run / "replay").glob("*.npz"):
+            match = SEGMENT.fullmatch(path.name)
+            if match:
+                found.append((int(match[1]), int(match[2]), path))
+        return sorted(found)
+
+    def _save_replay(self, replay: Replay) -> None:
+        """Writes only the records that no segment holds yet, and drops segments that the ring has overwritten."""
+        folder = self.run / "replay"
+        folder.mkdir(exist_ok=True)
+        begin = max(self._saved_records, replay.added - replay.length)
+        if begin < replay.added:
+            path = folder / f"{begin:012d}-{replay.added:012d}.npz"
+            temporary = path.with_suffix(".tmp")
+            with temporary.open("wb") as file:
+                np.savez(file, **replay.read(begin, replay.added))  # pyright: ignore[reportArgumentType]
+            os.replace(temporary, path)
+            self._saved_records = replay.added
+        oldest_kept = self._oldest_needed(replay)
+        for _, end, path in self._segments():
+            if end <= oldest_kept:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+
+    def _oldest_needed(self, replay: Replay) -> int:
+        """First record that any kept checkpoint may still ask for."""
+        ends = [self.restore_host(frames)["replay_end"] for frames in self.steps()]
+        return min([replay.added, *ends]) - replay.length
+
+
+def _storable(state: AgentState) -> AgentState:
+    """Typed keys as plain numbers, which Orbax stores on every version."""
+    return state.replace(key=jax.random.key_data(state.key))

@@ -1,0 +1,47 @@
+"""The command line of the scripts: options into a configuration, errors into one line."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tyro
+
+from dreamer_jax.config import DEFAULT_PRESET, Config, ConfigError, load_config, parse_arguments, preset_names
+from dreamer_jax.envs import EnvError
+from dreamer_jax.replay import ReplayError
+
+USAGE = """Trains a Dreamer agent.
+
+  train.py [--preset NAME] [--FIELD VALUE ...]   a new run
+  train.py --resume RUN                          goes on with a run from its last checkpoint
+
+The values below are those of the chosen preset. Presets: {presets}"""
+
+
+def training_request(arguments: Sequence[str]) -> tuple[Config, Path | None]:
+    """The command line of train.py -> (configuration, run to resume or None). `--help` prints and exits."""
+    arguments = list(arguments)
+    if "--resume" in arguments:
+        if len(arguments) != 2 or arguments[0] != "--resume":
+            raise ConfigError("--resume RUN takes no other option: a resumed run keeps its own configuration")
+        return Config(), Path(arguments[1])
+    wants_help = [word for word in arguments if word in ("-h", "--help")]
+    overrides = parse_arguments([word for word in arguments if word not in wants_help])
+    config = load_config(overrides.pop("preset", DEFAULT_PRESET), overrides)
+    if wants_help:
+        # tyro renders the help; the values were already checked above, with one-line errors.
+        description = USAGE.format(presets=", ".join(preset_names()))
+        tyro.cli(Config, default=config, args=["--help"], prog="train.py", description=description)
+    return config, None
+
+
+def run_command(main: Callable[[list[str]], None], arguments: Sequence[str]) -> None:
+    """Runs a script's main; what the user did wrong becomes one line on stderr and exit status 2."""
+    try:
+        main(list(arguments))
+    except (ConfigError, EnvError, ReplayError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,230 @@
+"""Playing with a trained agent: `load_policy`, `evaluate`, and a video of an episode."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from dreamer_jax.checkpoint import Checkpoints
+from dreamer_jax.config import Config, ConfigError, EnvConfig
+from dreamer_jax.devices import compute_dtype, select_device
+from dreamer_jax.envs import make_env, make_vector_env
+from dreamer_jax.networks import Networks, build_networks
+from dreamer_jax.plots import write_video
+from dreamer_jax.policy import initial_carry, policy_step
+from dreamer_jax.runs import open_run, write_json
+from dreamer_jax.spaces import ActionSpec, ObsSpecs
+from dreamer_jax.train_step import acting_params, init_agent
+from dreamer_jax.types import ActingParams, PolicyCarry
+
+MAX_PARALLEL = 20
+EVALUATION_SEED = 2**31  # training seeds lie below
+
+
+@struct.dataclass
+class PlayCarry:
+    """What a `Policy` remembers: the filter's carry and its random key."""
+
+    policy: PolicyCarry
+    key: jax.Array
+
+
+class Policy:
+    """A trained agent that plays.
+
+        carry = policy.initial(batch=1, seed=0)
+        action, carry = policy(obs, carry, is_first)
+
+    obs {name: [B, ...]}, is_first bool[B] and action f32[B, A] are what `dreamer_jax.envs.make_env(policy.config.env)` gives
+    and takes: one-hot for discrete actions, [-1, 1] for continuous ones. The call is a pure function of its arguments.
+    """
+
+    def __init__(self, nets: Networks, config: Config, params: ActingParams, deterministic: bool) -> None:
+        self.config = config
+        self.deterministic = deterministic
+        self._nets = nets
+        self._params = params
+        self._step = compile_play(nets, config, deterministic)
+
+    def initial(self, batch: int, seed: int) -> PlayCarry:
+        """The carry before the first step of `batch` environments."""
+        return PlayCarry(initial_carry(self._nets, batch), jax.random.key(seed))
+
+    def __call__(self, obs: dict[str, Any], carry: PlayCarry, is_first: Any) -> tuple[jax.Array, PlayCarry]:
+        return self._step(self._params, carry, obs, is_first)
+
+
+def compile_play(nets: Networks, config: Config, deterministic: bool) -> Callable:
+    """The jitted `step(params, carry, obs, is_first)` of a `Policy`."""
+
+    def step(params: ActingParams, carry: PlayCarry, obs: dict[str, jax.Array], is_first: jax.Array):
+        key, step_key = jax.random.split(carry.key)
+        action, policy = policy_step(
+            nets, config.behavior, params, step_key, carry.policy, obs, jnp.asarray(is_first), deterministic
+        )
+        return action, PlayCarry(policy, key)
+
+    return jax.jit(step)
+
+
+def load_policy(run: str | Path, checkpoint: str = "last", deterministic: bool = True, device: str | None = None) -> Policy:
+    """Loads a trained agent.
+
+    Args:
+      run: the run's folder.
+      checkpoint: "last", "best" (by evaluation on the way) or the frames of a kept one.
+      deterministic: most likely action instead of a sampled one.
+      device: "cpu", "gpu", "tpu" or "auto"; None takes the run's own setting.
+
+    Raises:
+      ConfigError: not a run, no such checkpoint, or a checkpoint of another agent.
+    """
+    run = Path(run)
+    config = open_run(run)
+    if device is not None:
+        config = config.model_copy(update={"device": device})
+    select_device(config.device)
+    nets = build_networks(config.model, *_read_specs(config.env), compute_dtype(config))
+    checkpoints = Checkpoints(run)
+    like = jax.eval_shape(partial(init_agent, nets, config), jax.random.key(0))
+    state = checkpoints.restore_agent(checkpoints.resolve(checkpoint), like)
+    checkpoints.close()
+    return Policy(nets, config, acting_params(state), deterministic)
+
+
+def _read_specs(env: EnvConfig) -> tuple[ObsSpecs, ActionSpec]:
+    """What the environment shows and takes."""
+    single = make_env(env)
+    try:
+        return single.get_wrapper_attr("obs_specs"), single.get_wrapper_attr("action_spec")
+    finally:
+        single.close()
+
+
+def evaluate(policy: Policy, env: EnvConfig, episodes: int, seed: int) -> dict[str, Any]:
+    """Plays `episodes` fresh episodes on seeds that training never uses.
+
+    Each environment contributes a number of episodes fixed beforehand, so that short episodes are not preferred.
+
+    Returns:
+      returns, lengths (decisions) and successes of every episode, with return mean, standard deviation and range.
+    """
+    num_envs = min(episodes, MAX_PARALLEL)
+    quota = np.array([(episodes - i + num_envs - 1) // num_envs for i in range(num_envs)])
+    envs = make_vector_env(env, num_envs, EVALUATION_SEED + seed)
+    try:
+        returns, lengths, successes = _play(policy, envs, quota, seed)
+    finally:
+        envs.close()
+    known = [value for value in successes if not np.isnan(value)]
+    return {
+        "episodes": episodes,
+        "deterministic": policy.deterministic,
+        "return_mean": float(np.mean(returns)),
+        "return_std": float(np.std(returns)),
+        "return_min": float(np.min(returns)),
+        "return_max": float(np.max(returns)),
+        "length_mean": float(np.mean(lengths)),
+        "success_mean": float(np.mean(known)) if known else None,
+        "returns": [float(value) for value in returns],
+        "lengths": [int(value) for value in lengths],
+    }
+
+
+def _play(policy: Policy, envs: Any, quota: np.ndarray, seed: int) -> tuple[list[float], list[int], list[float]]:
+    """Runs until every environment has finished its quota of episodes."""
+    returns: list[float] = []
+    lengths: list[int] = []
+    successes: list[float] = []
+    total = np.zeros(envs.num_envs)
+    length = np.zeros(envs.num_envs, int)
+    left = quota.copy()
+    carry = policy.initial(envs.num_envs, seed)
+    step = envs.reset()
+    while left.any():
+        action, carry = policy(step.obs, carry, step.is_first)
+        step = envs.step(np.asarray(action))
+        total = np.where(step.is_first, 0.0, total + step.reward)
+        length = np.where(step.is_first, 0, length + 1)
+        for i in np.flatnonzero(step.is_last & (left > 0)):
+            returns.append(total[i])
+            lengths.append(length[i])
+            successes.append(step.success[i])
+            left[i] -= 1
+    return returns, lengths, successes
+
+
+def record_episode(policy: Policy, env: EnvConfig, seed: int) -> tuple[list[np.ndarray], int]:
+    """Plays one episode and renders it -> frames uint8[H, W, 3], frames per second of real time.
+
+    Raises:
+      ConfigError: the environment cannot render.
+    """
+    single = make_env(env, render=True)
+    try:
+        if single.render_mode != "rgb_array":
+            raise ConfigError(f"{env.task} cannot render images, so there is no video; switch it off with --train.video false")
+        obs, _ = single.reset(seed=EVALUATION_SEED + seed)
+        carry = policy.initial(1, seed)
+        frames, is_first, done = [_frame(single)], True, False
+        while not done:
+            batched = {name: np.asarray(value)[None] for name, value in obs.items()}
+            action, carry = policy(batched, carry, np.array([is_first]))
+            obs, _, terminated, truncated, _ = single.step(np.asarray(action)[0])
+            is_first, done = False, terminated or truncated
+            frames.append(_frame(single))
+        return frames, int(single.metadata.get("render_fps", 30))
+    finally:
+        single.close()
+
+
+def _frame(env: Any) -> np.ndarray:
+    return np.asarray(env.render(), np.uint8)
+
+
+def evaluate_run(
+    run: Path, checkpoint: str, episodes: int, deterministic: bool, seed: int, device: str, video: bool
+) -> dict[str, Any]:
+    """Evaluates a run's agent, prints the result, and writes `evaluations/<checkpoint>-<policy>.json` and a video.
+
+    Raises:
+      ConfigError: not a run, no such checkpoint, or no episodes asked for.
+    """
+    if episodes < 1:
+        raise ConfigError(f"--episodes {episodes}: at least 1 is needed")
+    policy = load_policy(run, checkpoint, deterministic, device)
+    env = policy.config.env
+    result = {"task": env.task, "checkpoint": checkpoint, "seed": seed} | evaluate(policy, env, episodes, seed)
+    name = f"{checkpoint}-{'deterministic' if deterministic else 'sampled'}"
+    (run / "evaluations").mkdir(exist_ok=True)
+    write_json(run / "evaluations" / f"{name}.json", result)
+    print(f"{env.task}, checkpoint {checkpoint}: {summary(result)}")
+    print(f"wrote {run / 'evaluations' / f'{name}.json'}")
+    if video:
+        write_episode(policy, env, seed, run / "videos" / f"{name}.mp4")
+    return result
+
+
+def write_episode(policy: Policy, env: EnvConfig, seed: int, path: Path) -> None:
+    """Records one episode as a video and says where it is, or why there is none."""
+    try:
+        frames, fps = record_episode(policy, env, seed)
+    except ConfigError as error:
+        print(f"no video: {error}")
+        return
+    path.parent.mkdir(exist_ok=True)
+    write_video(frames, path, fps)
+    print(f"wrote {path}")
+
+
+def summary(result: dict[str, Any]) -> str:
+    """One line for a terminal."""
+    return (
+        f"return {result['return_mean']:.1f} +- {result['return_std']:.1f} "
+        f"(min {result['return_min']:.1f}, max {result['return_max']:.1f}) over {result['episodes']} episodes"
+    )

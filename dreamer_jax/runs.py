@@ -1,0 +1,89 @@
+"""The folder of a run: its name, what stands in it, and the checks before it is used. Imports no JAX."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dreamer_jax.config import Config, ConfigError, parse_config, read_yaml, write_yaml
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "gymnasium", "dm_control", "mujoco", "numpy")
+
+
+def create_run(config: Config) -> Path:
+    """Makes `runs/<task>/<preset>-<seed>-<time>/` with its `config.yaml`.
+
+    Raises:
+      ConfigError: the folder exists, or cannot be written.
+    """
+    task = config.env.task.replace(":", "_").replace("/", "_")
+    stamp = time.strftime("%Y%m%dT%H%M%S")
+    run = Path(config.runs) / task / f"{config.preset}-{config.seed}-{stamp}"
+    try:
+        run.mkdir(parents=True, exist_ok=False)
+        write_yaml(config, run / "config.yaml")
+    except FileExistsError:
+        raise ConfigError(f"run folder {run} exists; start again in a second, or choose another --runs folder") from None
+    except OSError as error:
+        raise ConfigError(f"run folder {run} cannot be written ({error.strerror}); choose another with --runs") from None
+    return run
+
+
+def open_run(run: Path) -> Config:
+    """Reads the configuration of an existing run.
+
+    Raises:
+      ConfigError: not a run folder, or not writable.
+    """
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(f"{run} is not a run: it has no config.yaml. Give the folder that train.py printed")
+    return parse_config(read_yaml(run / "config.yaml"), source=str(run / "config.yaml"))
+
+
+def check_writable(run: Path) -> None:
+    """Raises ConfigError when nothing can be written into `run`."""
+    probe = run / ".write_test"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"run folder {run} cannot be written ({error.strerror}); check its permissions") from None
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what determines a run's numbers."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_environment(run: Path, device: str) -> None:
+    """Writes `environment.json`: versions, device, machine and git commit."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    write_json(
+        run / "environment.json",
+        {
+            "versions": versions(),
+            "device": device,
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "git_commit": commit or "unknown",
+        },
+    )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON through a temporary file, so that a reader never sees half of it."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,37 @@
+"""Plays episodes with a trained agent and writes JSON and video: `python scripts/evaluate.py RUN --episodes 100`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dreamer_jax.cli import run_command
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder that train.py wrote")
+    parser.add_argument(
+        "--checkpoint", default="last", help="last, best (by evaluation) or the frames of one that was kept"
+    )
+    parser.add_argument("--episodes", type=int, default=100, help="fresh episodes to play [count]")
+    parser.add_argument("--deterministic", action="store_true", help="most likely action instead of a sampled one")
+    parser.add_argument("--seed", type=int, default=0, help="seed of environments and sampling")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "gpu", "tpu"), help="where the policy runs")
+    parser.add_argument("--video", action=argparse.BooleanOptionalAction, default=True, help="write a video of one episode")
+    options = parser.parse_args(arguments)
+
+    from dreamer_jax import evaluation
+
+    evaluation.evaluate_run(
+        options.run,
+        checkpoint=options.checkpoint,
+        episodes=options.episodes,
+        deterministic=options.deterministic,
+        seed=options.seed,
+        device=options.device,
+        video=options.video,
+    )
+
+
+if __name__ == "__main__":
+    run_command(main, sys.argv[1:])
