@@ -1,0 +1,27 @@
+"""One environment in the form that the agent sees."""
+
+import gymnasium
+
+from dreamer_jax.config import EnvConfig
+from dreamer_jax.envs.actions import canonical_action
+from dreamer_jax.envs.observations import CanonicalObservation
+from dreamer_jax.envs.repeat import ActionRepeat
+from dreamer_jax.envs.tasks import make_simulator
+
+
+def make_env(config: EnvConfig, render: bool = False) -> gymnasium.Env:
+    """Makes one environment with dict observations and a float32 action vector.
+
+    Observations are {name: array} as `dreamer_jax.spaces.ObsSpec` describes; the action is f32[A]
+    (`dreamer_jax.spaces.ActionSpec`). The specs are read with `env.get_wrapper_attr("obs_specs")` and "action_spec".
+    With `render`, `env.render()` gives uint8 [height, width, 3], unless `env.render_mode` is None: then the
+    environment cannot draw.
+
+    Raises:
+      EnvError: the environment cannot be made, or its spaces cannot be used.
+    """
+    env: gymnasium.Env = CanonicalObservation(make_simulator(config.task, render), config.task)
+    if config.action_repeat > 1:
+        env = ActionRepeat(env, config.action_repeat)
+    # Outermost, so that an action is converted once a decision and not once a simulator step.
+    return canonical_action(env, config.task)
