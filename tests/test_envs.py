@@ -224,6 +224,11 @@ def test_seeds_reproduce_and_differ():
     assert not np.isin(_noise(1), _noise(0)).any()
 
 
+def test_only_the_first_reset_is_seeded():
+    env = make_vector_env(config("terminating"), 1, 0)
+    assert env.reset().obs["observation"][0, 1] != env.reset().obs["observation"][0, 1]
+
+
 def test_env_seeds_do_not_depend_on_the_number_of_environments_nor_overlap():
     assert env_seeds(5, 8)[:3] == env_seeds(5, 3)
     seeds = list(itertools.chain(*(env_seeds(seed, 16) for seed in range(64))))
@@ -506,6 +511,7 @@ def test_a_killed_process_is_an_error_and_close_still_works():
         ("import:math", "is not a task"),
         ("import::f", "is not a task"),
         ("gym:cartpol-v1", "no environment 'cartpol-v1' is registered; the nearest ids are CartPole-v1"),
+        ("gym:PENDULUM-V1", "the nearest ids are Pendulum-v1"),
         ("gym:CartPole-v9", "the nearest ids are CartPole-v1"),
         ("gym:CartPole", "the nearest ids are CartPole-v1"),
         ("gym:NOWHERE/Pong-v5", r"gym:<its module>:NOWHERE/Pong-v5"),
