@@ -1,0 +1,257 @@
+"""A run's numbers: `metrics.jsonl`, TensorBoard, Weights & Biases and the progress in the terminal.
+
+A row is a flat mapping. Every row has `kind` ("train", "episode" or "eval"), `frames` [simulator steps], `decisions`
+[actions], `updates` [gradient steps] and `wall_seconds` [s of training]. The other names are up to the kind.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from dreamer_jax.config import Config, ConfigError
+
+KINDS = ("train", "episode", "eval")
+COUNTERS = ("frames", "decisions", "updates", "wall_seconds")
+FILE_NAME = "metrics.jsonl"
+RETURN_WINDOW = 10  # episodes in the running mean of the return, here and in the plots
+LINE_WIDTH = 140  # longest progress line [characters]
+RATE_WINDOW = 20  # progress reports that the ETA looks back over
+
+
+class MetricsLog:
+    """Writes a run's rows to every sink that its configuration asks for.
+
+    `metrics.jsonl` is always written and is the truth: a row is flushed when `write` returns, and numbers that JSON lacks
+    (NaN, infinity) become null. TensorBoard and W&B get the same numbers as "<kind>/<name>" over frames.
+
+    Args:
+      folder: the run's folder; created if missing.
+      config: `train.tensorboard` and `train.wandb` choose the sinks.
+      resume: append to the rows that are there. Call `truncate` first, so that rows after the checkpoint are not doubled.
+
+    Raises:
+      ConfigError: the folder already holds rows and `resume` is False, or wandb is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, config: Config, resume: bool = False) -> None:
+        path = folder / FILE_NAME
+        if path.exists() and not resume:
+            raise ConfigError(f"{path} already holds a run; go on from it with --resume {folder}, or choose another folder")
+        wandb = _import_wandb() if config.train.wandb else None
+        folder.mkdir(parents=True, exist_ok=True)
+        last_frames = -1
+        if resume and path.exists():
+            truncate(folder)  # a torn last line would otherwise swallow the next row
+            last_frames = max((row["frames"] for row in read_metrics(path)), default=-1)
+        self._file = path.open("a", encoding="utf-8")
+        self._tensorboard: Any = None
+        if config.train.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            # purge_step hides what an interrupted run wrote beyond the rows that are kept
+            self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=last_frames + 1 if resume else None)
+        self._wandb: Any = _start_wandb(wandb, folder, config) if wandb else None
+
+    def write(self, row: Mapping[str, float | int | str]) -> None:
+        """Appends one row; NumPy and JAX scalars are welcome."""
+        missing = [name for name in ("kind", *COUNTERS) if name not in row]
+        assert not missing, f"metrics row lacks {missing}"
+        assert row["kind"] in KINDS, f"metrics row of kind {row['kind']!r}; known: {KINDS}"
+        plain = {name: _plain(value) for name, value in row.items()}
+        self._file.write(json.dumps({name: _finite_or_none(value) for name, value in plain.items()}, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._tensorboard is None and self._wandb is None:
+            return
+        scalars = {
+            f"{plain['kind']}/{name}": value
+            for name, value in plain.items()
+            if name not in COUNTERS and isinstance(value, int | float)
+        }
+        if self._tensorboard is not None:
+            for tag, value in scalars.items():
+                self._tensorboard.add_scalar(tag, value, global_step=plain["frames"])
+        if self._wandb is not None:
+            self._wandb.log(scalars | {name: plain[name] for name in COUNTERS})
+
+    def close(self) -> None:
+        """Flushes and closes every sink."""
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Reads the rows of a `metrics.jsonl`; null reads back as NaN. A torn last line (a killed run) is left out.
+
+    Raises:
+      ConfigError: the file cannot be read, or a line before the last is no row.
+    """
+    return [row for _, row in _read_lines(path)]
+
+
+def truncate(folder: Path, frames: float = math.inf) -> None:
+    """Drops the rows of `metrics.jsonl` beyond `frames` [simulator steps] and a torn last line; rows at `frames` stay.
+
+    The file is replaced in one step: a crash leaves the old rows or the new ones. Without a file there is nothing to do.
+
+    Raises:
+      ConfigError: as `read_metrics`.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return
+    temporary = path.with_suffix(".jsonl.tmp")
+    with temporary.open("wb") as file:
+        file.writelines(line + b"\n" for line, row in _read_lines(path) if row["frames"] <= frames)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class Progress:
+    """How far a run is: a bar in a terminal, one plain line per report elsewhere.
+
+    Args:
+      total_frames: length of the run [simulator steps].
+      initial: frames that a resumed run starts from [simulator steps].
+      stream: where to write; standard output if None.
+    """
+
+    def __init__(self, total_frames: int, initial: int = 0, stream: TextIO | None = None) -> None:
+        self._total = total_frames
+        self._stream = sys.stdout if stream is None else stream
+        # The recent rate, not the mean: collecting before the first update is far faster than training after it.
+        self._history = deque([(time.monotonic(), initial)], maxlen=RATE_WINDOW)
+        self._bar: tqdm | None = None
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=total_frames,
+                initial=min(initial, total_frames),
+                file=self._stream,
+                dynamic_ncols=True,
+                bar_format="{percentage:5.1f}%|{bar:16}|{postfix}",
+            )
+
+    def update(
+        self,
+        frames: int,
+        updates: int,
+        updates_per_second: float,
+        returns: Sequence[float],
+        losses: Mapping[str, float],
+    ) -> None:
+        """Reports where the run is.
+
+        Args:
+          frames: simulator steps so far.
+          updates: gradient steps so far.
+          updates_per_second: recent speed [1/s].
+          returns: returns of the finished episodes, oldest first; the mean of the last ten is shown.
+          losses: losses to show, most important first; those that do not fit on the line are left out.
+        """
+        self._history.append((time.monotonic(), frames))
+        mean_return = f"{np.mean(returns[-RETURN_WINDOW:]):.4g}" if len(returns) else "-"
+        parts = [
+            f"frames {frames:,}/{self._total:,}",
+            f"ETA {self._eta(frames)}",
+            f"return {mean_return}",
+            f"updates {updates:,} ({updates_per_second:.3g}/s)",
+        ]
+        text = " | ".join(parts)
+        separator = " | loss "
+        percent = f"{min(100.0, 100 * frames / self._total):5.1f}% "
+        for name, value in losses.items():
+            item = f"{separator}{name.removeprefix('loss/')} {value:.3g}"
+            if len(percent + text + item) > LINE_WIDTH:
+                break
+            text += item
+            separator = ", "
+        if self._bar is None:
+            self.print(percent + text)
+        else:
+            self._bar.n = min(frames, self._total)
+            self._bar.set_postfix_str(text)  # draws the bar
+
+    def print(self, line: str) -> None:
+        """Writes a line of its own, above the bar where there is one."""
+        if self._bar is None:
+            print(line, file=self._stream, flush=True)
+        else:
+            self._bar.write(line, file=self._stream)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _eta(self, frames: int) -> str:
+        """Time to the end at the recent rate, as h:mm:ss."""
+        (start, first), (now, _) = self._history[0], self._history[-1]
+        remaining = max(0, self._total - frames)
+        if frames <= first and remaining:
+            return "-"
+        seconds = round((now - start) / (frames - first) * remaining) if remaining else 0
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _plain(value: Any) -> Any:
+    """The Python value of a NumPy or JAX scalar."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """The rows as (the line's bytes, the row), without a torn last line."""
+    try:
+        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append((line, _parse_row(line)))
+        except ValueError:
+            if number < len(lines):
+                raise ConfigError(f"{path}, line {number} is damaged: {line[:60]!r}; remove that line") from None
+    return rows
+
+
+def _parse_row(line: bytes) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict) or any(name not in row for name in ("kind", *COUNTERS)):
+        raise ValueError("not a metrics row")
+    return {name: math.nan if value is None else value for name, value in row.items()}
+
+
+def _import_wandb() -> Any:
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ConfigError(
+            "train.wandb=true needs the wandb package: pip install wandb (or leave it out with --train.wandb false)"
+        ) from None
+    return wandb
+
+
+def _start_wandb(wandb: Any, folder: Path, config: Config) -> Any:
+    """Starts or continues the W&B run of this folder; its x axis is frames, so a resumed run may step back."""
+    name = f"{folder.resolve().parent.name}-{folder.resolve().name}"
+    run = wandb.init(
+        project="dreamer_jax", id=name, name=name, dir=str(folder), resume="allow", config=config.model_dump(by_alias=True)
+    )
+    run.define_metric("*", step_metric="frames")
+    return run

@@ -1,0 +1,147 @@
+"""Pictures of a run: learning curves and videos. Import it where it is used; Matplotlib is slow to load."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from dreamer_jax.metrics import RETURN_WINDOW
+
+MAIN_LOSSES = (
+    "loss/total",
+    "loss/reward",
+    "loss/continue",
+    "loss/dyn",
+    "loss/rep",
+    "loss/policy",
+    "loss/value",
+    "loss/replay_value",
+)
+DECODER_PREFIX = "loss/decoder"
+BLUE, RED = "#2166ac", "#c0392b"
+
+
+def draw_curves(metrics: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Draws the returns over frames and the losses over updates to a PNG (150 dpi).
+
+    Args:
+      metrics: rows as `metrics.read_metrics` gives them. "episode" rows have return; "eval" rows return_mean and
+        return_std, the standard deviation over the evaluation's episodes; "train" rows the losses.
+      path: the picture.
+      title: above both panels.
+    """
+    # A Figure of its own, not pyplot: nothing global, no display, and PNG is always drawn by Agg.
+    figure = Figure(figsize=(13, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    figure.suptitle(title)
+    _draw_returns(left, metrics)
+    _draw_losses(right, [row for row in metrics if row["kind"] == "train"])
+    for axes in (left, right):
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_xlim(left=0)
+    figure.savefig(path, dpi=150)
+
+
+def write_video(frames: Sequence[np.ndarray], path: Path, fps: int) -> None:
+    """Writes frames uint8[H, W, 3] of one size as an H.264 mp4.
+
+    An odd height or width is padded by one repeated row or column, because yuv420p video has even sizes.
+
+    Raises:
+      ValueError: no frames, or frames of another shape or type.
+    """
+    if not frames:
+        raise ValueError(f"no frames to write to {path}")
+    for frame in frames:
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3 or frame.shape != frames[0].shape:
+            raise ValueError(f"video frame is {frame.dtype}{list(frame.shape)}; expected uint8[H, W, 3], all of one size")
+    height, width, _ = frames[0].shape
+    padding = ((0, height % 2), (0, width % 2), (0, 0))
+    # macro_block_size: the sizes are even already; the default of 16 would rescale the picture and warn
+    with imageio.get_writer(path, format="FFMPEG", mode="I", fps=fps, macro_block_size=2) as writer:  # pyright: ignore
+        for frame in frames:
+            writer.append_data(np.pad(frame, padding, mode="edge"))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _draw_returns(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
+    episodes = [row for row in metrics if row["kind"] == "episode"]
+    evaluations = [row for row in metrics if row["kind"] == "eval"]
+    if episodes:
+        x = [row["frames"] for row in episodes]
+        y = np.array([row["return"] for row in episodes], float)
+        axes.scatter(x, y, s=9, color=BLUE, alpha=0.25, linewidths=0, label="training episode")
+        mean = _running_mean(y, RETURN_WINDOW)
+        marker = "o" if len(y) == 1 else ""  # a line of one point would not be seen
+        axes.plot(x, mean, color=BLUE, linewidth=1.8, marker=marker, label=f"mean of the last {RETURN_WINDOW} episodes")
+    if evaluations:
+        axes.errorbar(
+            [row["frames"] for row in evaluations],
+            [row["return_mean"] for row in evaluations],
+            yerr=[row["return_std"] for row in evaluations],
+            fmt="o",
+            color=RED,
+            markersize=4.5,
+            elinewidth=1.2,
+            capsize=3,
+            label="evaluation, mean ± std over episodes",
+        )
+    axes.set(xlabel="environment steps [frames]", ylabel="return [sum of rewards of an episode]")
+    _legend_or_note(axes, "no finished episode yet", loc="best")
+
+
+def _draw_losses(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    names = {name for row in rows for name in row}
+    decoders = sorted(name for name in names if name.startswith(DECODER_PREFIX))
+    shown = []
+    for index, name in enumerate((*MAIN_LOSSES, *decoders)):
+        points = [(row["updates"], row[name]) for row in rows if name in row]
+        if not points:
+            continue
+        x, y = np.array(points, float).T
+        y = _running_mean(y, max(1, len(y) // 100))  # a hundredth of the run takes the noise out and keeps the shape
+        shown.append(y[np.isfinite(y)])
+        main = name in MAIN_LOSSES
+        axes.plot(
+            x,
+            y,
+            color="black" if index == 0 else f"C{index - 1}" if main else f"C{index % 10}",
+            linewidth=1.8 if index == 0 else 1.1,
+            linestyle="-" if main else "--",
+            marker="o" if len(y) == 1 else "",
+            label=name.removeprefix("loss/"),
+        )
+    values = np.concatenate([*shown, np.zeros(0)])
+    negative = -values[values < 0]
+    if negative.size:  # the policy loss: linear where it swings around zero, or its noise would fill the panel
+        swing = max(1e-3, float(np.quantile(negative, 0.9)))
+        # a power of ten, so that no tick label falls next to the zero
+        axes.set_yscale("symlog", linthresh=10.0 ** np.ceil(np.log10(swing)), linscale=0.7)
+    elif (values > 0).any():
+        axes.set_yscale("log")
+    axes.set(xlabel="updates [gradient steps]", ylabel="loss [nats or squared error, before weighting]")
+    _legend_or_note(axes, "no update yet", loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean of each value and up to window - 1 before it, NaN left out."""
+    return np.array([_mean(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)])
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else np.nan
+
+
+def _legend_or_note(axes: Axes, note: str, **position: Any) -> None:
+    if axes.has_data():
+        axes.legend(frameon=False, fontsize=8, **position)
+    else:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center", color="gray")
