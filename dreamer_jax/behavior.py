@@ -88,7 +88,7 @@ def actor_critic_losses(
         state     s_0    s_1    s_2   ...   s_H
         action    a_0    a_1    a_2   ...
         return    R_0    R_1    R_2   ...          R_k uses reward_{k+1}, continue_{k+1}, value_{k+1}
-        weight   c_0   c_0 c_1    ...              product of continues up to and including index k, over the discount
+        weight   c_0   c_0 c_1    ...              product of continues up to and including index k
 
     Returns:
       {"policy", "value": f32[H, N]}, the returns f32[H, N], the updated normaliser, metrics.
@@ -101,8 +101,9 @@ def actor_critic_losses(
     reward, continue_ = stop(inputs.reward), stop(inputs.continue_)
 
     returns = lambda_return(reward[1:], value, continue_[1:], config.lam)
-    # The discount is inside continue_; a start state keeps weight 1 unless it looks terminal.
-    weight = (jnp.cumprod(continue_, 0) / config.discount)[:-1]
+    # The start's own continue counts, so terminal starts weigh nothing. The discount is inside continue_ already.
+    weights = jnp.cumprod(continue_, 0)  # [H+1, N]
+    weight = weights[:-1]
     norm, scale = update_return_norm(norm, returns, config)
     advantage = (returns - value[:-1]) / scale
 
@@ -121,7 +122,7 @@ def actor_critic_losses(
         "imagined_continue": continue_.mean(),
         "imagined_return": returns.mean(),
         "imagined_value": value.mean(),
-        "imagined_weight": weight.mean(),
+        "imagined_weight": weights.mean(),
         "advantage": advantage.mean(),
         "advantage_magnitude": jnp.abs(advantage).mean(),
         "return_scale": scale,
