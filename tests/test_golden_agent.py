@@ -14,8 +14,8 @@ import pytest
 from flax.training.train_state import TrainState
 from golden_data import assert_all_close, assert_close, assert_gradients_close
 
-from dreamer_jax import distributions, rssm
-from dreamer_jax.config import BehaviorConfig, Config
+from dreamer_jax import distributions, rssm, train_step
+from dreamer_jax.config import BehaviorConfig, Config, OptimizerConfig
 from dreamer_jax.networks import build_networks
 from dreamer_jax.optimizer import make_optimizer
 from dreamer_jax.spaces import ActionSpec, ObsSpec
@@ -203,3 +203,20 @@ def test_three_updates(agent, updated):
     expected = _by_our_path(golden.select(agent.data, "param_after3/"))
     assert {name.split("/")[0] for name in expected} == {name.split("/")[0] for name in params}
     assert_all_close(params, expected)
+
+
+def test_slow_critic_follows_the_updated_critic(agent, monkeypatch):
+    """The warm-up keeps the critic of the file almost still, so a simple loss and a high rate show the order."""
+
+    def simple_loss(nets, config, params, slow_critic, return_norm, key, batch):
+        return sum(jnp.square(tree["w"]).sum() for tree in params), ({}, None, return_norm, {})
+
+    monkeypatch.setattr(train_step, "total_loss", simple_loss)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup=0))
+    model = TrainState.create(apply_fn=None, params={"w": jnp.ones(3)}, tx=optimizer)
+    state = AgentState(model, model, model, {"w": jnp.zeros(3)}, agent.norm, jax.random.key(0), jnp.int32(0))
+
+    new, _, _ = train_step.train_step(agent.nets, agent.config, state, agent.batch)
+    critic = new.critic.params["w"]
+    assert jnp.all(critic < 0.95)
+    assert_close(new.slow_critic["w"], agent.config.behavior.slow_rate * critic)
