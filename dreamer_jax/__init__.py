@@ -17,10 +17,12 @@ _EXPORTS = {
     "ConfigError": "dreamer_jax.config",
     "load_config": "dreamer_jax.config",
     "train": "dreamer_jax.loop",
+    "resume": "dreamer_jax.loop",
+    "make_env": "dreamer_jax.envs",
     "evaluate": "dreamer_jax.evaluation",
     "load_policy": "dreamer_jax.evaluation",
 }
-__all__ = ["__version__", *_EXPORTS]
+__all__ = ["__version__", *_EXPORTS]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

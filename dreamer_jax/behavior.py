@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dreamer_jax import distributions, rssm
 from dreamer_jax.config import BehaviorConfig
-from dreamer_jax.networks import Networks
+from dreamer_jax.networks import Networks, apply
 from dreamer_jax.types import LatentState, Metrics, Params, ReturnNorm, Trajectory
 
 stop = jax.lax.stop_gradient
@@ -176,7 +176,7 @@ def imagine_from_posterior(
     start = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), states)  # [N, ...]
 
     def act(action_key, state):
-        outputs = nets.actor.apply({"params": actor_params}, rssm.features(state))
+        outputs = apply(nets.actor, actor_params, rssm.features(state))
         return distributions.sample(action_key, policy_distribution(outputs, config)).astype(nets.dtype)
 
     return rssm.imagine(nets, params, act, key, start, config.imagination_horizon)
@@ -194,14 +194,14 @@ def evaluate_trajectory(
     """Runs all heads once over the imagined states [H+1, N]. Only actor and critic parameters keep their gradient."""
     features = stop(rssm.features(trajectory.states))  # [H+1, N, F]
     params, slow_params = stop((params, slow_params))
-    reward = nets.reward.apply({"params": params["reward"]}, features)["logits"]
-    continue_ = nets.continue_.apply({"params": params["continue"]}, features)["logit"][..., 0]
-    policy = nets.actor.apply({"params": actor_params}, features[:-1])
+    reward = apply(nets.reward, params["reward"], features)["logits"]
+    continue_ = apply(nets.continue_, params["continue"], features)["logit"][..., 0]
+    policy = apply(nets.actor, actor_params, features[:-1])
     return ActorCriticInputs(
         policy=policy_distribution(policy, config),
         action=trajectory.action.astype(jnp.float32),
         reward=distributions.two_hot_mean(reward),
         continue_=jax.nn.sigmoid(continue_.astype(jnp.float32)),
-        value_logits=nets.critic.apply({"params": critic_params}, features)["logits"],
-        slow_logits=nets.critic.apply({"params": slow_params}, features)["logits"],
+        value_logits=apply(nets.critic, critic_params, features)["logits"],
+        slow_logits=apply(nets.critic, slow_params, features)["logits"],
     )

@@ -8,6 +8,7 @@ A checkpoint names the last record that it needs, so a segment that is newer tha
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -103,7 +104,7 @@ class Checkpoints:
         except (ValueError, KeyError, OSError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"checkpoint {path} does not fit this run's config.yaml or is damaged: {reason}") from None
-        return saved.replace(key=jax.random.wrap_key_data(saved.key))
+        return dataclasses.replace(saved, key=jax.random.wrap_key_data(saved.key))
 
     def restore_host(self, frames: int) -> dict[str, Any]:
         """The counters saved at `frames`."""
@@ -176,4 +177,4 @@ class Checkpoints:
 
 def _storable(state: AgentState) -> AgentState:
     """Typed keys as plain numbers, which Orbax stores on every version."""
-    return state.replace(key=jax.random.key_data(state.key))
+    return dataclasses.replace(state, key=jax.random.key_data(state.key))

@@ -28,32 +28,32 @@ class _Section(BaseModel):
 class EnvConfig(_Section):
     """The environment."""
 
-    task: str = Field("gym:CartPole-v1", description="gym:<registered id> or import:<package.module>:<function>")
-    num_envs: int = Field(1, ge=1, le=1024, description="environments stepped together [count]")
-    action_repeat: int = Field(1, ge=1, le=100, description="simulator steps per decision, rewards summed [steps]")
-    processes: bool = Field(False, description="step each environment in a process of its own [true/false]")
+    task: str = Field(default="gym:CartPole-v1", description="gym:<registered id> or import:<package.module>:<function>")
+    num_envs: int = Field(default=1, ge=1, le=1024, description="environments stepped together [count]")
+    action_repeat: int = Field(default=1, ge=1, le=100, description="simulator steps per decision, rewards summed [steps]")
+    processes: bool = Field(default=False, description="step each environment in a process of its own [true/false]")
 
 
 class ModelConfig(_Section):
     """Sizes of the world model, actor and critic (V3; the defaults are the author's 200m)."""
 
-    deter: int = Field(8192, ge=1, description="deterministic state D [units]")
-    hidden: int = Field(1024, ge=1, description="hidden width of the RSSM [units]")
-    stoch: int = Field(32, ge=1, description="categorical variables S [count]")
-    classes: int = Field(64, ge=2, description="classes K of each variable [count]")
-    blocks: int = Field(8, ge=1, description="blocks of the block-diagonal GRU; divides deter [count]")
-    units: int = Field(1024, ge=1, description="width of encoder, decoder and heads [units]")
-    prior_layers: int = Field(2, ge=1, description="hidden layers of the prior [count]")
-    posterior_layers: int = Field(1, ge=1, description="hidden layers of the posterior [count]")
-    recurrent_layers: int = Field(1, ge=1, description="block-diagonal hidden layers before the gates [count]")
-    encoder_layers: int = Field(3, ge=1, description="hidden layers of the vector encoder [count]")
-    decoder_layers: int = Field(3, ge=1, description="hidden layers of the vector decoder [count]")
-    reward_layers: int = Field(1, ge=1, description="hidden layers of the reward head [count]")
-    continue_layers: int = Field(1, ge=1, description="hidden layers of the continue head [count]")
-    actor_layers: int = Field(3, ge=1, description="hidden layers of the actor [count]")
-    critic_layers: int = Field(3, ge=1, description="hidden layers of the critic [count]")
-    bins: int = Field(255, ge=3, description="bins of the symexp two-hot heads [count]")
-    unimix: float = Field(0.01, ge=0, lt=1, description="uniform share mixed into the latents [fraction]")
+    deter: int = Field(default=8192, ge=1, description="deterministic state D [units]")
+    hidden: int = Field(default=1024, ge=1, description="hidden width of the RSSM [units]")
+    stoch: int = Field(default=32, ge=1, description="categorical variables S [count]")
+    classes: int = Field(default=64, ge=2, description="classes K of each variable [count]")
+    blocks: int = Field(default=8, ge=1, description="blocks of the block-diagonal GRU; divides deter [count]")
+    units: int = Field(default=1024, ge=1, description="width of encoder, decoder and heads [units]")
+    prior_layers: int = Field(default=2, ge=1, description="hidden layers of the prior [count]")
+    posterior_layers: int = Field(default=1, ge=1, description="hidden layers of the posterior [count]")
+    recurrent_layers: int = Field(default=1, ge=1, description="block-diagonal hidden layers before the gates [count]")
+    encoder_layers: int = Field(default=3, ge=1, description="hidden layers of the vector encoder [count]")
+    decoder_layers: int = Field(default=3, ge=1, description="hidden layers of the vector decoder [count]")
+    reward_layers: int = Field(default=1, ge=1, description="hidden layers of the reward head [count]")
+    continue_layers: int = Field(default=1, ge=1, description="hidden layers of the continue head [count]")
+    actor_layers: int = Field(default=3, ge=1, description="hidden layers of the actor [count]")
+    critic_layers: int = Field(default=3, ge=1, description="hidden layers of the critic [count]")
+    bins: int = Field(default=255, ge=3, description="bins of the symexp two-hot heads [count]")
+    unimix: float = Field(default=0.01, ge=0, lt=1, description="uniform share mixed into the latents [fraction]")
 
     @model_validator(mode="after")
     def _blocks_divide(self) -> "ModelConfig":
@@ -65,15 +65,15 @@ class ModelConfig(_Section):
 class LossConfig(_Section):
     """Weights of the loss terms (V3 eq. 4 and following) and the free nats."""
 
-    decoder: float = Field(1.0, ge=0, description="weight of each reconstructed key")
-    reward: float = Field(1.0, ge=0, description="weight of the reward head")
-    continue_: float = Field(1.0, ge=0, alias="continue", description="weight of the continue head")
-    dyn: float = Field(1.0, ge=0, description="weight of KL(sg posterior || prior)")
-    rep: float = Field(0.1, ge=0, description="weight of KL(posterior || sg prior)")
-    policy: float = Field(1.0, ge=0, description="weight of the actor loss")
-    value: float = Field(1.0, ge=0, description="weight of the critic loss on imagined states")
-    replay_value: float = Field(0.3, ge=0, description="weight of the critic loss on replayed states")
-    free_nats: float = Field(1.0, ge=0, description="KL below which dyn and rep give no gradient [nats]")
+    decoder: float = Field(default=1.0, ge=0, description="weight of each reconstructed key")
+    reward: float = Field(default=1.0, ge=0, description="weight of the reward head")
+    continue_: float = Field(default=1.0, ge=0, alias="continue", description="weight of the continue head")
+    dyn: float = Field(default=1.0, ge=0, description="weight of KL(sg posterior || prior)")
+    rep: float = Field(default=0.1, ge=0, description="weight of KL(posterior || sg prior)")
+    policy: float = Field(default=1.0, ge=0, description="weight of the actor loss")
+    value: float = Field(default=1.0, ge=0, description="weight of the critic loss on imagined states")
+    replay_value: float = Field(default=0.3, ge=0, description="weight of the critic loss on replayed states")
+    free_nats: float = Field(default=1.0, ge=0, description="KL below which dyn and rep give no gradient [nats]")
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
@@ -81,18 +81,18 @@ class LossConfig(_Section):
 class BehaviorConfig(_Section):
     """Actor and critic."""
 
-    imagination_horizon: int = Field(15, ge=1, le=1000, description="imagined steps H [decisions]")
-    discount_horizon: float = Field(333.0, gt=1, description="discount = 1 - 1/this [decisions]")
-    lam: float = Field(0.95, ge=0, le=1, description="lambda of the return [fraction]")
-    entropy: float = Field(3e-4, ge=0, description="entropy bonus of the actor [return / nat]")
-    min_std: float = Field(0.1, gt=0, description="smallest standard deviation of continuous actions")
-    max_std: float = Field(1.0, gt=0, description="largest standard deviation of continuous actions")
-    slow_rate: float = Field(0.02, gt=0, le=1, description="step of the slow critic towards the critic [fraction / update]")
-    slow_weight: float = Field(1.0, ge=0, description="weight of the critic's pull towards the slow critic")
-    norm_rate: float = Field(0.01, gt=0, le=1, description="step of the return percentiles [fraction / update]")
-    norm_low: float = Field(5.0, ge=0, le=100, description="lower percentile of the return range [percent]")
-    norm_high: float = Field(95.0, ge=0, le=100, description="upper percentile of the return range [percent]")
-    norm_limit: float = Field(1.0, gt=0, description="smallest divisor of the advantage [return]")
+    imagination_horizon: int = Field(default=15, ge=1, le=1000, description="imagined steps H [decisions]")
+    discount_horizon: float = Field(default=333.0, gt=1, description="discount = 1 - 1/this [decisions]")
+    lam: float = Field(default=0.95, ge=0, le=1, description="lambda of the return [fraction]")
+    entropy: float = Field(default=3e-4, ge=0, description="entropy bonus of the actor [return / nat]")
+    min_std: float = Field(default=0.1, gt=0, description="smallest standard deviation of continuous actions")
+    max_std: float = Field(default=1.0, gt=0, description="largest standard deviation of continuous actions")
+    slow_rate: float = Field(default=0.02, gt=0, le=1, description="step of the slow critic to the critic [fraction / update]")
+    slow_weight: float = Field(default=1.0, ge=0, description="weight of the critic's pull towards the slow critic")
+    norm_rate: float = Field(default=0.01, gt=0, le=1, description="step of the return percentiles [fraction / update]")
+    norm_low: float = Field(default=5.0, ge=0, le=100, description="lower percentile of the return range [percent]")
+    norm_high: float = Field(default=95.0, ge=0, le=100, description="upper percentile of the return range [percent]")
+    norm_limit: float = Field(default=1.0, gt=0, description="smallest divisor of the advantage [return]")
 
     @property
     def discount(self) -> float:
@@ -102,58 +102,58 @@ class BehaviorConfig(_Section):
 class OptimizerConfig(_Section):
     """LaProp with adaptive gradient clipping, one rate for all (V3)."""
 
-    learning_rate: float = Field(4e-5, gt=0, description="learning rate after the warm-up [1 / update]")
-    warmup: int = Field(1000, ge=0, description="updates over which the rate rises from 0 [updates]")
-    agc: float = Field(0.3, gt=0, description="largest gradient norm relative to the tensor's norm [ratio]")
-    agc_min: float = Field(1e-3, gt=0, description="smallest tensor norm that AGC assumes")
-    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the momentum [1 / update]")
-    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the squared gradient [1 / update]")
-    eps: float = Field(1e-20, gt=0, description="added to the root of the squared gradient")
+    learning_rate: float = Field(default=4e-5, gt=0, description="learning rate after the warm-up [1 / update]")
+    warmup: int = Field(default=1000, ge=0, description="updates over which the rate rises from 0 [updates]")
+    agc: float = Field(default=0.3, gt=0, description="largest gradient norm relative to the tensor's norm [ratio]")
+    agc_min: float = Field(default=1e-3, gt=0, description="smallest tensor norm that AGC assumes")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the momentum [1 / update]")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of the squared gradient [1 / update]")
+    eps: float = Field(default=1e-20, gt=0, description="added to the root of the squared gradient")
 
 
 class ReplayConfig(_Section):
     """Replayed sequences and how often they are used."""
 
-    capacity: int = Field(5_000_000, ge=2, description="steps held over all environments [records]")
-    batch_size: int = Field(16, ge=1, description="sequences in a batch B [count]")
-    batch_length: int = Field(64, ge=2, description="length of a sequence T [records]")
-    train_ratio: float = Field(32.0, gt=0, description="replayed steps trained per record collected [ratio]")
-    min_items: int = Field(1024, ge=1, description="start positions that must be held before training starts [count]")
+    capacity: int = Field(default=5_000_000, ge=2, description="steps held over all environments [records]")
+    batch_size: int = Field(default=16, ge=1, description="sequences in a batch B [count]")
+    batch_length: int = Field(default=64, ge=2, description="length of a sequence T [records]")
+    train_ratio: float = Field(default=32.0, gt=0, description="replayed steps trained per record collected [ratio]")
+    min_items: int = Field(default=1024, ge=1, description="start positions that must be held before training starts [count]")
 
 
 class TrainConfig(_Section):
     """How long a run lasts and what it leaves behind."""
 
-    frames: int = Field(10_000, ge=1, description="length of the run [simulator steps]")
-    log_every: int = Field(250, ge=1, description="distance of metrics rows [simulator steps]")
+    frames: int = Field(default=10_000, ge=1, description="length of the run [simulator steps]")
+    log_every: int = Field(default=250, ge=1, description="distance of metrics rows [simulator steps]")
     eval_every: int = Field(
-        2_000, ge=0, description="distance of evaluations and checkpoints; 0: none on the way [simulator steps]"
+        default=2_000, ge=0, description="distance of evaluations with checkpoints; 0: none [simulator steps]"
     )
-    eval_episodes: int = Field(10, ge=1, description="episodes of an evaluation on the way [episodes]")
-    final_episodes: int = Field(100, ge=1, description="episodes of the evaluation at the end [episodes]")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept beside the best [count]")
-    tensorboard: bool = Field(True, description="write TensorBoard events [true/false]")
-    wandb: bool = Field(False, description="log to Weights & Biases; needs `pip install wandb` [true/false]")
-    video: bool = Field(True, description="write a video of one evaluation episode [true/false]")
+    eval_episodes: int = Field(default=10, ge=1, description="episodes of an evaluation on the way [episodes]")
+    final_episodes: int = Field(default=100, ge=1, description="episodes of the evaluation at the end [episodes]")
+    keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept beside the best [count]")
+    tensorboard: bool = Field(default=True, description="write TensorBoard events [true/false]")
+    wandb: bool = Field(default=False, description="log to Weights & Biases; needs `pip install wandb` [true/false]")
+    video: bool = Field(default=True, description="write a video of one evaluation episode [true/false]")
 
 
 class Config(_Section):
     """A whole run."""
 
-    preset: str = Field(DEFAULT_PRESET, description="name of the preset this configuration started from")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of parameters, environments and replay")
-    device: Literal["auto", "cpu", "gpu", "tpu"] = Field("auto", description="where the compiled step runs")
+    preset: str = Field(default=DEFAULT_PRESET, description="name of the preset this configuration started from")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of parameters, environments and replay")
+    device: Literal["auto", "cpu", "gpu", "tpu"] = Field(default="auto", description="where the compiled step runs")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="compute dtype; auto: float32 on cpu, bfloat16 elsewhere"
+        default="auto", description="compute dtype; auto: float32 on cpu, else bfloat16"
     )
-    runs: str = Field("runs", description="folder that holds the run folders [path]")
-    env: EnvConfig = EnvConfig()
-    model: ModelConfig = ModelConfig()
-    loss: LossConfig = LossConfig()
-    behavior: BehaviorConfig = BehaviorConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    replay: ReplayConfig = ReplayConfig()
-    train: TrainConfig = TrainConfig()
+    runs: str = Field(default="runs", description="folder that holds the run folders [path]")
+    env: EnvConfig = Field(default_factory=EnvConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    behavior: BehaviorConfig = Field(default_factory=BehaviorConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    replay: ReplayConfig = Field(default_factory=ReplayConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
 
     @model_validator(mode="after")
     def _replay_holds_a_batch(self) -> "Config":

@@ -10,7 +10,7 @@ from dreamer_jax.config import Config, ConfigError
 INSTALL = {"gpu": 'pip install -e ".[cuda12]" (or cuda13)', "tpu": 'pip install -e ".[tpu]"'}
 
 
-def select_device(name: str) -> jax.Device:
+def select_device(name: str) -> Any:
     """Makes "cpu", "gpu" or "tpu" the default device; "auto" takes the fastest that JAX finds.
 
     Raises:

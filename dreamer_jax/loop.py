@@ -95,8 +95,10 @@ def train(config: Config) -> Path:
       ConfigError, EnvError, ReplayError: one line for the user.
     """
     with contextlib.ExitStack() as stack:
-        envs = stack.enter_context(contextlib.closing(make_vector_env(config.env, config.env.num_envs, config.seed)))
-        return _Run(config, create_run(config), envs, resumed=False, stack=stack).train()
+        envs = _open_envs(stack, config, config.seed)
+        run = create_run(config)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run, config.train.keep_checkpoints)))
+        return _Run(config, run, envs, checkpoints, None, stack).train()
 
 
 def resume(run: str | Path) -> Path:
@@ -109,15 +111,30 @@ def resume(run: str | Path) -> Path:
     config = open_run(run)
     check_writable(run)
     with contextlib.ExitStack() as stack:
-        envs = stack.enter_context(contextlib.closing(make_vector_env(config.env, config.env.num_envs, config.seed)))
-        return _Run(config, run, envs, resumed=True, stack=stack).train()
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run, config.train.keep_checkpoints)))
+        frames = checkpoints.resolve("last")
+        # New episodes on a seed of their own: the run's first ones would otherwise be played again.
+        envs = _open_envs(stack, config, int(np.random.SeedSequence([config.seed, frames]).generate_state(1)[0]) >> 1)
+        return _Run(config, run, envs, checkpoints, frames, stack).train()
+
+
+def _open_envs(stack: contextlib.ExitStack, config: Config, seed: int) -> VectorEnv:
+    return stack.enter_context(contextlib.closing(make_vector_env(config.env, config.env.num_envs, seed)))
 
 
 class _Run:
     """What one training run holds, and its loop."""
 
-    def __init__(self, config: Config, run: Path, envs: VectorEnv, resumed: bool, stack: contextlib.ExitStack) -> None:
-        self.config, self.run, self.envs = config, run, envs
+    def __init__(
+        self,
+        config: Config,
+        run: Path,
+        envs: VectorEnv,
+        checkpoints: Checkpoints,
+        resume_from: int | None,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self.config, self.run, self.envs, self.checkpoints = config, run, envs, checkpoints
         device = select_device(config.device)
         self.nets = build_networks(config.model, envs.obs_specs, envs.action_spec, compute_dtype(config))
         settings = config.replay
@@ -127,15 +144,14 @@ class _Run:
         self.ratio = TrainRatio(settings.train_ratio, settings.batch_size, settings.batch_length)
         self.counters = Counters()
         self.episodes = Episodes(envs.num_envs)
-        self.checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run, config.train.keep_checkpoints)))
         init, key = jax.jit(partial(init_agent, self.nets, config)), jax.random.key(config.seed)
-        state = self._restore(jax.eval_shape(init, key)) if resumed else init(key)
+        state = init(key) if resume_from is None else self._restore(resume_from, jax.eval_shape(init, key))
         self.learner = Learner(self.nets, config, state, self.replay)
         self.policy = compile_policy(self.nets, config.behavior, deterministic=False)
         self.policy_key = jax.random.fold_in(key, 1)
 
         write_environment(run, str(device.device_kind))
-        self.log = stack.enter_context(contextlib.closing(MetricsLog(run, config, resume=resumed)))
+        self.log = stack.enter_context(contextlib.closing(MetricsLog(run, config, resume=resume_from is not None)))
         print(describe_run(config, run, str(device), envs.obs_specs, envs.action_spec, count_params(self.nets)), flush=True)
         self.progress = stack.enter_context(contextlib.closing(Progress(config.train.frames, self.counters.frames)))
         self.started = time.monotonic() - self.counters.wall_seconds
@@ -242,9 +258,8 @@ class _Run:
         }
         self.checkpoints.save(self.counters.frames, self.learner.state, host, self.replay, score)
 
-    def _restore(self, like: Any) -> Any:
-        """Puts back the last checkpoint: agent, counters, train ratio and replay. Environments start new episodes."""
-        frames = self.checkpoints.resolve("last")
+    def _restore(self, frames: int, like: Any) -> Any:
+        """Puts back a checkpoint: agent, counters, train ratio and replay. Environments start new episodes."""
         host = self.checkpoints.restore_host(frames)
         self.counters = Counters(**host["counters"])
         self.ratio.previous = host["train_ratio"]

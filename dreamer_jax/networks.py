@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from dreamer_jax.config import ModelConfig
 from dreamer_jax.distributions import symlog
 from dreamer_jax.spaces import ActionSpec, ObsSpecs
+from dreamer_jax.types import Params
 
 Dtype = Any
 
@@ -35,7 +36,10 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", kernel_init(self.scale), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        # One axis of rows: over several, the kernel's gradient on CPU is a contraction that takes three times as long.
+        rows = x.astype(self.dtype).reshape((-1, x.shape[-1]))
+        y = rows @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return y.reshape((*x.shape[:-1], self.features))
 
 
 class BlockLinear(nn.Module):
@@ -60,14 +64,30 @@ class BlockLinear(nn.Module):
         return [part @ kernel[i] + offsets[i] for i, part in enumerate(parts)]
 
 
-class NormAct(nn.Module):
-    """RMSNorm over the last axis (float32, epsilon 1e-4 inside the root), then SiLU."""
+class RMSNorm(nn.Module):
+    """x rsqrt(mean(x^2) + 1e-4) * scale over the last axis, in float32, then back to the compute dtype.
+
+    Not `nn.RMSNorm`: XLA compiles its backward pass on CPU to something 2.4 times slower (a critic's loss and gradient
+    over 4,096 rows: 36 ms against 15 ms).
+    """
 
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.silu(nn.RMSNorm(epsilon=1e-4, dtype=self.dtype, name="norm")(x))
+        scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
+        x = x.astype(jnp.float32)
+        return (x * (jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-4) * scale)).astype(self.dtype)
+
+
+class NormAct(nn.Module):
+    """RMSNorm, then SiLU."""
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.silu(RMSNorm(self.dtype, name="norm")(x))
 
 
 class MLP(nn.Module):
@@ -142,7 +162,8 @@ class RSSM(nn.Module):
     def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array, embed: jax.Array) -> None:
         """Touches every parameter; for `init`."""
         deter = self.core(deter, stoch, action)
-        self.prior(deter), self.posterior(deter, embed)
+        self.prior(deter)
+        self.posterior(deter, embed)
 
 
 class Encoder(nn.Module):
@@ -239,6 +260,11 @@ def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: Action
         action_spec=action_spec,
         dtype=dtype,
     )
+
+
+def apply(module: nn.Module, params: Params, *inputs: Any, method: str | None = None) -> Any:
+    """Runs a module, or one of its methods, with a parameter tree."""
+    return module.apply({"params": params}, *inputs, method=method)
 
 
 def flatten_stoch(stoch: jax.Array) -> jax.Array:

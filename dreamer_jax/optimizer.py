@@ -13,7 +13,7 @@ def clip_by_tensor_norm(ratio: float, min_norm: float) -> optax.GradientTransfor
     (`optax.adaptive_grad_clip` clips by unit, which is another algorithm.)
     """
 
-    def update(updates, state, params):
+    def update(updates, state, params=None):
         def clip(gradient, parameter):
             limit = ratio * jnp.maximum(min_norm, jnp.linalg.norm(parameter.ravel()))
             return gradient / jnp.maximum(1.0, jnp.linalg.norm(gradient.ravel()) / limit)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import imageio.v2 as imageio
+import imageio.v3 as iio
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -64,10 +64,11 @@ def write_video(frames: Sequence[np.ndarray], path: Path, fps: int) -> None:
             raise ValueError(f"video frame is {frame.dtype}{list(frame.shape)}; expected uint8[H, W, 3], all of one size")
     height, width, _ = frames[0].shape
     padding = ((0, height % 2), (0, width % 2), (0, 0))
-    # macro_block_size: the sizes are even already; the default of 16 would rescale the picture and warn
-    with imageio.get_writer(path, format="FFMPEG", mode="I", fps=fps, macro_block_size=2) as writer:  # pyright: ignore
+    # PyAV encodes in this process: a child process would be a fork of JAX's threads.
+    with iio.imopen(path, "w", plugin="pyav") as file:
+        file.init_video_stream("libx264", fps=fps)
         for frame in frames:
-            writer.append_data(np.pad(frame, padding, mode="edge"))  # pyright: ignore[reportAttributeAccessIssue]
+            file.write_frame(np.pad(frame, padding, mode="edge"))
 
 
 def _draw_returns(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from dreamer_jax import distributions, rssm
 from dreamer_jax.behavior import policy_distribution
 from dreamer_jax.config import BehaviorConfig
-from dreamer_jax.networks import Networks
+from dreamer_jax.networks import Networks, apply
 from dreamer_jax.types import ActingParams, PolicyCarry
 
 
@@ -31,9 +31,9 @@ def policy_step(
     sampled from the posterior in both cases, as in training. The carry holds the latent that the replay stores.
     """
     latent_key, action_key = jax.random.split(key)
-    embed = nets.encoder.apply({"params": params.world_model["encoder"]}, obs)
+    embed = apply(nets.encoder, params.world_model["encoder"], obs)
     latent, _ = rssm.observe_step(nets, params.world_model, latent_key, carry.latent, carry.prev_action, embed, is_first)
-    outputs = nets.actor.apply({"params": params.actor}, rssm.features(latent))
+    outputs = apply(nets.actor, params.actor, rssm.features(latent))
     dist = policy_distribution(outputs, config)
     action = dist.mode() if deterministic else distributions.sample(action_key, dist)
     return action, PolicyCarry(latent, action.astype(nets.dtype))

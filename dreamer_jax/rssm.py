@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_jax import distributions
-from dreamer_jax.networks import Networks, flatten_stoch
+from dreamer_jax.networks import Networks, apply, flatten_stoch
 from dreamer_jax.types import LatentDist, LatentState, Params, Trajectory
 
 
@@ -40,8 +40,8 @@ def observe_step(
     Where is_first is set, the previous state and the previous action vector are replaced by zeros first.
     """
     prev, prev_action = jax.tree.map(lambda x: _mask(x, is_first), (prev, prev_action))
-    deter = nets.rssm.apply({"params": params["rssm"]}, prev.deter, prev.stoch, prev_action, method="core")
-    logits = nets.rssm.apply({"params": params["rssm"]}, deter, embed, method="posterior")
+    deter = apply(nets.rssm, params["rssm"], prev.deter, prev.stoch, prev_action, method="core")
+    logits = apply(nets.rssm, params["rssm"], deter, embed, method="posterior")
     return LatentState(deter, _draw_stoch(nets, key, logits)), LatentDist(logits)
 
 
@@ -49,8 +49,8 @@ def imagine_step(
     nets: Networks, params: Params, key: jax.Array, prev: LatentState, action: jax.Array
 ) -> tuple[LatentState, LatentDist]:
     """Predicts one step without an observation: prev [B], action [B, A] taken in it -> state [B], prior."""
-    deter = nets.rssm.apply({"params": params["rssm"]}, prev.deter, prev.stoch, action, method="core")
-    logits = nets.rssm.apply({"params": params["rssm"]}, deter, method="prior")
+    deter = apply(nets.rssm, params["rssm"], prev.deter, prev.stoch, action, method="core")
+    logits = apply(nets.rssm, params["rssm"], deter, method="prior")
     return LatentState(deter, _draw_stoch(nets, key, logits)), LatentDist(logits)
 
 
@@ -85,7 +85,7 @@ def observe(
     last, outputs = jax.lax.scan(step, start, (keys, *time_major))
     states, posterior = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)  # [B, T, ...]
     # The prior needs deter only, so it is computed for all steps at once.
-    prior = nets.rssm.apply({"params": params["rssm"]}, states.deter, method="prior")
+    prior = apply(nets.rssm, params["rssm"], states.deter, method="prior")
     return last, states, posterior, LatentDist(prior)
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -65,11 +64,24 @@ def versions() -> dict[str, str]:
     return found
 
 
+def git_commit() -> str:
+    """The commit of the project's checkout, "unknown" outside one. Read from its files: a child process would fork JAX."""
+    git = Path(__file__).resolve().parent.parent / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        reference = head.removeprefix("ref: ")
+        if (git / reference).is_file():
+            return (git / reference).read_text().strip()
+        packed = (git / "packed-refs").read_text().splitlines()
+        return next((line.split()[0] for line in packed if line.endswith(f" {reference}")), "unknown")
+    except OSError:
+        return "unknown"
+
+
 def write_environment(run: Path, device: str) -> None:
     """Writes `environment.json`: versions, device, machine and git commit."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    ).stdout.strip()
     write_json(
         run / "environment.json",
         {
@@ -77,7 +89,7 @@ def write_environment(run: Path, device: str) -> None:
             "device": device,
             "machine": platform.machine(),
             "cores": os.cpu_count(),
-            "git_commit": commit or "unknown",
+            "git_commit": git_commit(),
         },
     )
 

@@ -8,7 +8,7 @@ from flax.training.train_state import TrainState
 
 from dreamer_jax import behavior, rssm
 from dreamer_jax.config import Config
-from dreamer_jax.networks import Networks
+from dreamer_jax.networks import Networks, apply
 from dreamer_jax.optimizer import make_optimizer
 from dreamer_jax.types import ActingParams, AgentState, Batch, LatentState, Metrics, Params, ReturnNorm
 from dreamer_jax.world_model import world_model_loss
@@ -87,8 +87,8 @@ def total_loss(
 
     features = rssm.features(states)
     losses["replay_value"], _ = behavior.replay_value_loss(
-        nets.critic.apply({"params": critic}, features)["logits"],
-        nets.critic.apply({"params": slow_critic}, jax.lax.stop_gradient(features))["logits"],
+        apply(nets.critic, critic, features)["logits"],
+        apply(nets.critic, slow_critic, jax.lax.stop_gradient(features))["logits"],
         batch.reward,
         batch.is_last,
         batch.is_terminal,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from dreamer_jax import distributions, rssm
 from dreamer_jax.config import Config
-from dreamer_jax.networks import Networks
+from dreamer_jax.networks import Networks, apply
 from dreamer_jax.spaces import ObsSpecs
 from dreamer_jax.types import Batch, LatentState, Metrics, Params
 
@@ -23,14 +23,14 @@ def world_model_loss(
     chex.assert_equal_shape([batch.reward, batch.is_first, batch.is_last, batch.is_terminal])
     chex.assert_equal_shape_prefix([batch.reward, batch.prev_action], 2)
 
-    embed = nets.encoder.apply({"params": params["encoder"]}, batch.obs)  # [B, T, E]
+    embed = apply(nets.encoder, params["encoder"], batch.obs)  # [B, T, E]
     prev_action = batch.prev_action.astype(nets.dtype)
     _, states, posterior, prior = rssm.observe(nets, params, key, batch.start, prev_action, embed, batch.is_first)
 
-    reconstruction = nets.decoder.apply({"params": params["decoder"]}, states.deter, states.stoch)
+    reconstruction = apply(nets.decoder, params["decoder"], states.deter, states.stoch)
     features = rssm.features(states)
-    reward_logits = nets.reward.apply({"params": params["reward"]}, features)["logits"]
-    continue_logit = nets.continue_.apply({"params": params["continue"]}, features)["logit"][..., 0]
+    reward_logits = apply(nets.reward, params["reward"], features)["logits"]
+    continue_logit = apply(nets.continue_, params["continue"], features)["logit"][..., 0]
     dyn, rep = rssm.kl_loss(posterior, prior, config.model.unimix)
 
     losses = decoder_losses(nets.obs_specs, reconstruction, batch.obs)

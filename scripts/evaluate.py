@@ -10,9 +10,7 @@ from dreamer_jax.cli import run_command
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder that train.py wrote")
-    parser.add_argument(
-        "--checkpoint", default="last", help="last, best (by evaluation) or the frames of one that was kept"
-    )
+    parser.add_argument("--checkpoint", default="last", help="last, best (by evaluation) or the frames of one that was kept")
     parser.add_argument("--episodes", type=int, default=100, help="fresh episodes to play [count]")
     parser.add_argument("--deterministic", action="store_true", help="most likely action instead of a sampled one")
     parser.add_argument("--seed", type=int, default=0, help="seed of environments and sampling")
