@@ -1,0 +1,102 @@
+"""A tiny agent and random batches for the property tests."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreamer_jax import rssm
+from dreamer_jax.config import BehaviorConfig, Config, LossConfig, ModelConfig, OptimizerConfig
+from dreamer_jax.networks import Networks, build_networks
+from dreamer_jax.spaces import ActionSpec, ObsSpec
+from dreamer_jax.train_step import init_params
+from dreamer_jax.types import Batch, LatentState, Params
+
+QUICK = {"xla_backend_optimization_level": 0}  # halves the time to compile, and a few steps take none
+BATCH, LENGTH, HORIZON = 2, 5, 3
+OBS_SPECS = {"position": ObsSpec("vector", (3,)), "mode": ObsSpec("discrete", (), classes=4)}
+MODEL = ModelConfig(
+    deter=16,
+    hidden=8,
+    stoch=2,
+    classes=3,
+    blocks=2,
+    units=8,
+    prior_layers=1,
+    encoder_layers=1,
+    decoder_layers=1,
+    actor_layers=1,
+    critic_layers=1,
+    bins=21,
+)
+CONFIG = Config(
+    model=MODEL,
+    loss=LossConfig(free_nats=0.0),
+    behavior=BehaviorConfig(imagination_horizon=HORIZON),
+    optimizer=OptimizerConfig(learning_rate=3e-3, warmup=0),
+)
+
+
+@cache
+def tiny_networks(discrete: bool = True, dtype=jnp.float32) -> Networks:
+    """Networks of `MODEL` for `OBS_SPECS`: three discrete actions, or two continuous ones."""
+    return build_networks(MODEL, OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), dtype)
+
+
+@cache
+def tiny_params(discrete: bool = True) -> tuple[Params, Params, Params]:
+    """World model, actor and critic of `tiny_networks`, all random: unlike a fresh agent's, no array is zero or one."""
+    shapes = jax.eval_shape(lambda: init_params(tiny_networks(discrete), jax.random.key(0)))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    return jax.tree.map(jnp.asarray, perturb(zeros, seed=1, scale=0.5))
+
+
+def perturb(tree: Params, seed: int, scale: float = 0.5) -> Params:
+    """Adds normal noise to every float array."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: x + rng.normal(0, scale, x.shape).astype(np.float32), tree)
+
+
+def random_state(nets: Networks, seed: int, batch: tuple[int, ...] = (BATCH,)) -> LatentState:
+    """A latent state like those on the way: deter in (-1, 1), one-hot stoch."""
+    rng, c = np.random.default_rng(seed), nets.rssm.config
+    deter = rng.uniform(-1, 1, (*batch, c.deter))
+    stoch = np.eye(c.classes)[rng.integers(c.classes, size=(*batch, c.stoch))]
+    return LatentState(jnp.asarray(deter, nets.dtype), jnp.asarray(stoch, nets.dtype))
+
+
+def random_action(nets: Networks, seed: int, batch: tuple[int, ...]) -> jax.Array:
+    """One-hot actions, or normal ones, of which some lie outside [-1, 1]."""
+    rng, size = np.random.default_rng(seed), nets.action_spec.size
+    value = np.eye(size)[rng.integers(size, size=batch)] if nets.action_spec.discrete else rng.normal(size=(*batch, size))
+    return jnp.asarray(value, jnp.float32)
+
+
+def random_obs(seed: int, batch: tuple[int, ...]) -> dict[str, jax.Array]:
+    """Observations of `OBS_SPECS`."""
+    rng = np.random.default_rng(seed)
+    return {
+        "position": jnp.asarray(rng.normal(0, 2, (*batch, 3)), jnp.float32),
+        "mode": jnp.asarray(rng.integers(4, size=batch), jnp.int32),
+    }
+
+
+def random_batch(nets: Networks, seed: int, batch: int = BATCH, length: int = LENGTH) -> Batch:
+    """Sequences like the replay's; in row 0 an episode terminates in the middle, in row 1 one is cut there."""
+    rng = np.random.default_rng(seed)
+    is_first = np.zeros((batch, length), bool)
+    is_first[:, 0] = True
+    is_last, is_terminal = np.zeros_like(is_first), np.zeros_like(is_first)
+    middle = length // 2
+    is_first[:2, middle + 1] = is_last[:2, middle] = True
+    is_terminal[0, middle] = True
+    return Batch(
+        obs=random_obs(seed, (batch, length)),
+        prev_action=random_action(nets, seed, (batch, length)),
+        reward=jnp.asarray(rng.normal(0, 2, (batch, length)), jnp.float32),
+        is_first=jnp.asarray(is_first),
+        is_last=jnp.asarray(is_last),
+        is_terminal=jnp.asarray(is_terminal),
+        start=rssm.initial_state(nets, (batch,)),
+    )

@@ -1,0 +1,252 @@
+"""Returns, their normaliser and the actor and critic losses against Python loops and hand arithmetic."""
+
+import chex
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl.testing import parameterized
+
+from dreamer_jax import behavior, distributions
+from dreamer_jax.behavior import ActorCriticInputs, lambda_return, replay_value_loss
+from dreamer_jax.config import BehaviorConfig
+from dreamer_jax.types import ReturnNorm
+
+CONFIG = BehaviorConfig()
+SHAPES = ((1,), (6,), (5, 2), (4, 2, 3))
+
+
+def _draw(seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """reward [H, ...], value [H+1, ...], discount [H, ...], lam [H, ...]; some discounts and lams are 0."""
+    rng = np.random.default_rng(seed)
+    value = rng.normal(size=(shape[0] + 1, *shape[1:]))
+    discount, lam = (rng.uniform(0.5, 1, shape) * (rng.random(shape) > 0.2) for _ in range(2))
+    return tuple(np.float32(x) for x in (rng.normal(size=shape), value, discount, lam))
+
+
+def _loop(reward, value, discount, lam) -> np.ndarray:
+    """The lambda-return, written as its recursion."""
+    following, returns = value[-1], np.zeros_like(reward)
+    for t in reversed(range(len(reward))):
+        following = reward[t] + discount[t] * ((1 - lam[t]) * value[t + 1] + lam[t] * following)
+        returns[t] = following
+    return returns
+
+
+class LambdaReturn(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.product(shape=SHAPES, scalar=(True, False))
+    def test_equals_a_loop(self, shape, scalar):
+        """The scan equals the recursion in a Python loop, for one lam or one a step."""
+        reward, value, discount, lam = _draw(len(shape), shape)
+        given = 0.95 if scalar else lam
+        actual = self.variant(lambda_return)(reward, value, discount, given)
+        chex.assert_trees_all_close(actual, _loop(reward, value, discount, np.broadcast_to(given, shape)), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_lam_0_is_the_one_step_target(shape):
+    """lam = 0: R_t = r_t + discount_t v_{t+1}."""
+    reward, value, discount, _ = _draw(0, shape)
+    chex.assert_trees_all_close(lambda_return(reward, value, discount, 0.0), reward + discount * value[1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_lam_1_is_the_discounted_sum(shape):
+    """lam = 1: the Monte-Carlo return, with the last value standing for what comes after the horizon."""
+    reward, value, discount, _ = _draw(1, shape)
+    expected = np.zeros(shape, np.float32)
+    for t in range(shape[0]):
+        factor = np.ones(shape[1:])
+        for k in range(t, shape[0]):
+            expected[t] += factor * reward[k]
+            factor = factor * discount[k]
+        expected[t] += factor * value[-1]
+    chex.assert_trees_all_close(lambda_return(reward, value, discount, 1.0), expected, atol=1e-5)
+
+
+def test_hand_arithmetic():
+    """rewards 1, 2; values 10, 20, 30; discount 1/2; lam 1/2: R_1 = 2 + 30/2 = 17, R_0 = 1 + (20/2 + 17/2)/2 = 10.25."""
+    half = jnp.array([0.5, 0.5])
+    returns = lambda_return(jnp.array([1.0, 2.0]), jnp.array([10.0, 20.0, 30.0]), half, 0.5)
+    np.testing.assert_array_equal(returns, [10.25, 17.0])
+
+
+def test_lam_0_at_a_step_cuts_there():
+    """With lam_t = 0 the return at t and before ignores everything after value_{t+1}."""
+    reward, value, discount, _ = _draw(2, (6,))
+    discount = np.full(6, 0.9, np.float32)
+    lam = np.array([0.9, 0.9, 0.0, 0.9, 0.9, 0.9], np.float32)
+    other_reward, other_value = reward.copy(), value.copy()
+    other_reward[3:] += 100
+    other_value[4:] += 100
+    one, other = lambda_return(reward, value, discount, lam), lambda_return(other_reward, other_value, discount, lam)
+    chex.assert_trees_all_equal(one[:3], other[:3])
+    assert (np.abs(one[3:] - other[3:]) > 1).all()
+    chex.assert_trees_all_close(one[2], reward[2] + discount[2] * value[3], atol=1e-6)
+
+
+def _replay(seed: int, batch: int = 2, length: int = 6, bins: int = 21):
+    """Random logits, rewards, no flags, and bootstrap values of a replayed batch."""
+    rng = np.random.default_rng(seed)
+    draw = [rng.normal(size=shape) for shape in [(batch, length, bins)] * 2 + [(batch, length)] * 2]
+    value_logits, slow_logits, reward, bootstrap = (jnp.asarray(x, jnp.float32) for x in draw)
+    flags = np.zeros((batch, length), bool)
+    return value_logits, slow_logits, reward, flags, flags.copy(), bootstrap
+
+
+def test_replay_returns_bootstrap_at_a_time_limit_and_not_at_a_termination():
+    """Before a cut the return is r + discount * bootstrap; before a termination it is r alone; both end there."""
+    value_logits, slow_logits, reward, is_last, is_terminal, bootstrap = _replay(0)
+    is_last[:, 3] = True
+    is_terminal[1, 3] = True
+    _, returns = replay_value_loss(value_logits, slow_logits, reward, is_last, is_terminal, bootstrap, CONFIG)
+    gamma = 1 - 1 / 333
+    chex.assert_trees_all_close(returns[0, 2], reward[0, 3] + gamma * bootstrap[0, 3], atol=1e-6)
+    chex.assert_trees_all_close(returns[1, 2], reward[1, 3], atol=1e-6)
+    for row, end in enumerate((returns[0, 2], returns[1, 2])):
+        step = reward[row, 2] + gamma * (0.05 * bootstrap[row, 2] + 0.95 * end)
+        chex.assert_trees_all_close(returns[row, 1], step, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_replay_value_loss_equals_a_loop(seed):
+    """Returns and losses are those of a loop over rows and steps; a last step has no loss, the final index neither."""
+    rng = np.random.default_rng(seed)
+    value_logits, slow_logits, reward, is_last, is_terminal, bootstrap = _replay(seed)
+    is_last[:] = rng.random(is_last.shape) < 0.4
+    is_terminal[:] = is_last & (rng.random(is_last.shape) < 0.5)
+    loss, returns = replay_value_loss(value_logits, slow_logits, reward, is_last, is_terminal, bootstrap, CONFIG)
+    slow = distributions.two_hot_mean(slow_logits)
+    batch, length = reward.shape
+    chex.assert_shape((loss, returns), (batch, length - 1))
+    for b in range(batch):
+        following = bootstrap[b, -1]
+        for t in reversed(range(length - 1)):
+            # Reward, flags and bootstrap are those of the step that follows.
+            discount = 0.0 if is_terminal[b, t + 1] else 1 - 1 / 333
+            lam = 0.0 if is_last[b, t + 1] else 0.95
+            following = reward[b, t + 1] + discount * ((1 - lam) * bootstrap[b, t + 1] + lam * following)
+            chex.assert_trees_all_close(returns[b, t], following, atol=1e-5)
+            terms = [distributions.two_hot_loss(value_logits[b, t], target) for target in (following, slow[b, t])]
+            chex.assert_trees_all_close(loss[b, t], 0.0 if is_last[b, t] else sum(terms), atol=1e-4)
+
+
+def test_replay_value_loss_reaches_the_value_logits_only():
+    """Neither the slow critic nor the bootstrap gets a gradient, nor does the value at a last step."""
+    *logits, reward, is_last, is_terminal, bootstrap = _replay(3)
+    is_last[0, 1] = True
+
+    def loss(value_logits, slow_logits, bootstrap):
+        return replay_value_loss(value_logits, slow_logits, reward, is_last, is_terminal, bootstrap, CONFIG)[0].sum()
+
+    to_value, to_slow, to_bootstrap = jax.grad(loss, argnums=(0, 1, 2))(*logits, bootstrap)
+    assert not to_slow.any()
+    assert not to_bootstrap.any()
+    used = np.asarray(to_value != 0).any(-1)
+    expected = np.ones_like(used)
+    expected[0, 1] = expected[:, -1] = False
+    np.testing.assert_array_equal(used, expected)
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 10), (2, 3, 4)])
+@pytest.mark.parametrize("spread", [0.1, 30.0])
+def test_return_norm(shape, spread):
+    """From 0, percentiles 5 and 95 move in by 1 % an update; the scale is their updated distance, at least 1."""
+    rng = np.random.default_rng(0)
+    norm, low, high = ReturnNorm(jnp.float32(0), jnp.float32(0)), 0.0, 0.0
+    update = jax.jit(lambda norm, returns: behavior.update_return_norm(norm, returns, CONFIG))
+    for _ in range(4):
+        returns = rng.normal(50, spread, shape).astype(np.float32)
+        norm, scale = update(norm, returns)
+        low = 0.99 * low + 0.01 * np.percentile(returns, 5)
+        high = 0.99 * high + 0.01 * np.percentile(returns, 95)
+        chex.assert_trees_all_close((norm.low, norm.high), (np.float32(low), np.float32(high)), rtol=1e-4)
+        chex.assert_trees_all_close(scale, np.float32(max(1.0, high - low)), rtol=1e-4)
+    assert (scale > 1) == (spread > 1)
+
+
+def _imagined(seed: int, horizon: int = 3, rows: int = 4, actions: int = 3, bins: int = 21):
+    """Random inputs of the imagined losses with a discrete policy; trajectory 0 starts at a termination."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(horizon, rows, actions)).astype(np.float32)
+    continue_ = rng.uniform(0.5, 1, (horizon + 1, rows)).astype(np.float32)
+    continue_[0, 0] = 0
+    value, slow = rng.normal(size=(2, horizon + 1, rows, bins)).astype(np.float32)
+    return logits, ActorCriticInputs(
+        policy=distributions.one_hot_categorical(jnp.asarray(logits)),
+        action=jnp.asarray(np.eye(actions)[rng.integers(actions, size=(horizon, rows))], jnp.float32),
+        reward=jnp.asarray(rng.normal(0, 5, (horizon + 1, rows)), jnp.float32),
+        continue_=jnp.asarray(continue_),
+        value_logits=jnp.asarray(value),
+        slow_logits=jnp.asarray(slow),
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_actor_critic_losses_equal_a_loop(seed):
+    """REINFORCE with the scaled advantage and the entropy, and both critic terms, weighted by the product of continues."""
+    logits, inputs = _imagined(seed)
+    norm = ReturnNorm(jnp.float32(-200.0), jnp.float32(300.0))
+    losses, returns, new_norm, _ = behavior.actor_critic_losses(inputs, norm, CONFIG)
+
+    value, slow = (np.asarray(distributions.two_hot_mean(x)) for x in (inputs.value_logits, inputs.slow_logits))
+    # Reward and continue of index k + 1 belong to the return at k; the discount is inside the continue.
+    expected = _loop(np.asarray(inputs.reward)[1:], value, np.asarray(inputs.continue_)[1:], np.full(returns.shape, 0.95))
+    scale = np.asarray(new_norm.high - new_norm.low)
+    chex.assert_trees_all_close(returns, expected, rtol=1e-4, atol=1e-3)
+    assert scale > 100
+    for n in range(returns.shape[1]):
+        weight = 1.0
+        for k in range(returns.shape[0]):
+            weight *= float(inputs.continue_[k, n])
+            log_probs = logits[k, n] - np.log(np.exp(logits[k, n]).sum())
+            log_prob, entropy = (log_probs * inputs.action[k, n]).sum(), -(np.exp(log_probs) * log_probs).sum()
+            advantage = (returns[k, n] - value[k, n]) / scale
+            chex.assert_trees_all_close(
+                losses["policy"][k, n], jnp.float32(-weight * (log_prob * advantage + 3e-4 * entropy)), rtol=1e-3, atol=1e-4
+            )
+            terms = [distributions.two_hot_loss(inputs.value_logits[k, n], y) for y in (returns[k, n], slow[k, n])]
+            chex.assert_trees_all_close(losses["value"][k, n], jnp.float32(weight * sum(terms)), rtol=1e-3, atol=1e-4)
+    # Trajectory 0 starts at a termination: it weighs nothing.
+    np.testing.assert_array_equal(losses["policy"][:, 0], np.zeros(len(returns)))
+    np.testing.assert_array_equal(losses["value"][:, 0], np.zeros(len(returns)))
+
+
+def test_a_better_action_becomes_more_likely():
+    """Descending the policy loss raises the probability of an action whose return exceeds the value."""
+    zeros, logits = jnp.zeros((2, 1, 21)), jnp.zeros((1, 1, 3))
+
+    def loss(logits):
+        policy = distributions.one_hot_categorical(logits)
+        action, ones = jnp.array([[[0.0, 1.0, 0.0]]]), jnp.ones((2, 1))
+        inputs = ActorCriticInputs(policy, action, 10 * ones, ones, zeros, zeros)
+        norm = ReturnNorm(jnp.float32(0), jnp.float32(0))
+        return behavior.actor_critic_losses(inputs, norm, CONFIG)[0]["policy"].sum()
+
+    # Return 10, value 0, scale 1: the gradient of -10 log p_1 at p = 1/3.
+    chex.assert_trees_all_close(jax.grad(loss)(logits)[0, 0], 10 * jnp.array([1, -2, 1]) / 3, rtol=1e-4)
+
+
+def test_every_posterior_state_starts_a_trajectory():
+    """Trajectory b T + t starts at state (b, t), so returns reshape back to [B, T]; nothing in it carries a gradient."""
+    nets, (world_model, actor, _) = helpers.tiny_networks(), helpers.tiny_params()
+    states = helpers.random_state(nets, 0, (2, 5))
+
+    def imagine(params, states):
+        return behavior.imagine_from_posterior(nets, helpers.CONFIG.behavior, *params, jax.random.key(0), states)
+
+    def objective(params, states):
+        trajectory = imagine(params, states)
+        return sum(x.sum() for x in jax.tree.leaves(trajectory)), trajectory
+
+    gradients, trajectory = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True), compiler_options=helpers.QUICK)(
+        (world_model, actor), states
+    )
+    chex.assert_shape(trajectory.action, (helpers.HORIZON, 10, 3))
+    for b in range(2):
+        for t in range(5):
+            start = jax.tree.map(lambda x: x[0, b * 5 + t], trajectory.states)  # noqa: B023
+            chex.assert_trees_all_equal(start, jax.tree.map(lambda x: x[b, t], states))  # noqa: B023
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
