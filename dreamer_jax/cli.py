@@ -31,7 +31,8 @@ def training_request(arguments: Sequence[str]) -> tuple[Config, Path | None]:
     if wants_help:
         # tyro renders the help; the values were already checked above, with one-line errors.
         description = USAGE.format(presets=", ".join(preset_names()))
-        tyro.cli(Config, default=config, args=["--help"], prog="train.py", description=description)
+        spelled_as_read = {"use_underscores": True, "config": (tyro.conf.FlagConversionOff,)}
+        tyro.cli(Config, default=config, args=["--help"], prog="train.py", description=description, **spelled_as_read)
     return config, None
 
 

@@ -8,8 +8,9 @@ with one line that names the value, what was expected and the nearest valid name
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import tyro
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -67,7 +68,9 @@ class LossConfig(_Section):
 
     decoder: float = Field(default=1.0, ge=0, description="weight of each reconstructed key")
     reward: float = Field(default=1.0, ge=0, description="weight of the reward head")
-    continue_: float = Field(default=1.0, ge=0, alias="continue", description="weight of the continue head")
+    continue_: Annotated[float, tyro.conf.arg(name="continue")] = Field(
+        default=1.0, ge=0, alias="continue", description="weight of the continue head"
+    )
     dyn: float = Field(default=1.0, ge=0, description="weight of KL(sg posterior || prior)")
     rep: float = Field(default=0.1, ge=0, description="weight of KL(posterior || sg prior)")
     policy: float = Field(default=1.0, ge=0, description="weight of the actor loss")
@@ -186,7 +189,7 @@ def load_config(preset: str = DEFAULT_PRESET, overrides: Mapping[str, Any] | Non
       ConfigError: unknown preset or field, wrong type, value out of range.
     """
     if preset not in preset_names():
-        raise ConfigError(f"unknown preset {preset!r}{_nearest(preset, preset_names())}. Presets: {', '.join(preset_names())}")
+        raise ConfigError(f"unknown preset {preset!r}{_nearest(preset, preset_names())} Presets: {', '.join(preset_names())}")
     values = read_yaml(CONFIG_FOLDER / f"{preset}.yaml")
     values["preset"] = preset
     for name, value in (overrides or {}).items():
@@ -265,14 +268,14 @@ def _field_help(name: str) -> str:
 def _check_option(name: str) -> None:
     names = [known for known, _ in field_names()]
     if name not in names:
-        raise ConfigError(f"unknown option --{name}{_nearest(name, names)}. `--help` lists all options")
+        raise ConfigError(f"unknown option --{name}{_nearest(name, names)} `--help` lists all options")
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     """ "; did you mean 'x'?" for the closest name, matching a bare last part ("task") too."""
     by_leaf = [full for full in known if full.split(".")[-1] == name]
     close = by_leaf or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def _describe(error: ValidationError) -> str:
@@ -286,6 +289,6 @@ def _describe(error: ValidationError) -> str:
     if not name or problem["type"] == "value_error":
         return f"{message}{more}"
     names = dict(field_names())
-    unit = f" ({name}: {names[name].description})" if name in names else ""
+    unit = f" ({names[name].description})" if name in names else ""
     message = message[0].lower() + message[1:]
     return f"{name}={problem['input']!r}: {message}{unit}{more}"

@@ -187,8 +187,6 @@ class _Run:
             counters.policy_steps += 1
             self.replay.add(step.obs, prev_action, step.reward, step.is_first, step.is_last, step.is_terminal)
             counters.records += envs.num_envs
-            for row in self.episodes.track(step):
-                self._write("episode", row)
             if self.replay.items >= config.replay.min_items:
                 due = self.ratio(counters.records)
                 self.learner.update(due)
@@ -200,6 +198,8 @@ class _Run:
             decisions = int(envs.num_envs - step.is_first.sum())  # a reset takes no decision
             counters.decisions += decisions
             counters.frames += decisions * config.env.action_repeat
+            for row in self.episodes.track(step):
+                self._write("episode", row)
             if log_due(counters.frames):
                 self._log_train()
             if eval_due(counters.frames) and counters.frames < config.train.frames:
