@@ -43,6 +43,7 @@ class ModelConfig(_Section):
     stoch: int = Field(default=32, ge=1, description="categorical variables S [count]")
     classes: int = Field(default=64, ge=2, description="classes K of each variable [count]")
     blocks: int = Field(default=8, ge=1, description="blocks of the block-diagonal GRU; divides deter [count]")
+    depth: int = Field(default=64, ge=2, multiple_of=2, description="channels of the image layers are multiples of it [count]")
     units: int = Field(default=1024, ge=1, description="width of encoder, decoder and heads [units]")
     prior_layers: int = Field(default=2, ge=1, description="hidden layers of the prior [count]")
     posterior_layers: int = Field(default=1, ge=1, description="hidden layers of the posterior [count]")

@@ -3,6 +3,8 @@
 Parameters are float32; `dtype` is the compute dtype of matmuls and activations. Norms reduce in float32.
 """
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +14,15 @@ import jax.numpy as jnp
 
 from dreamer_jax.config import ModelConfig
 from dreamer_jax.distributions import symlog
-from dreamer_jax.spaces import ActionSpec, ObsSpecs
+from dreamer_jax.spaces import ActionSpec, ObsSpec, ObsSpecs
 from dreamer_jax.types import Params
 
 Dtype = Any
+Specs = tuple[tuple[str, ObsSpec], ...]  # (key, what it holds), sorted
+
+IMAGE_MULTS = (2, 3, 4, 4)  # channels of the four levels of encoder and decoder, in units of `depth`
+IMAGE_FACTOR = 2 ** len(IMAGE_MULTS)
+DECODER_BLOCKS = 8
 
 
 def kernel_init(scale: float = 1.0, in_axis: int | tuple[int, ...] = -2) -> nn.initializers.Initializer:
@@ -147,48 +154,134 @@ class RSSM(nn.Module):
         self.posterior(deter, embed)
 
 
-class Encoder(nn.Module):
-    """Observations {name: [.., shape]} -> tokens [.., E]: symlog vectors and one-hot indices through an MLP."""
+class ImageEncoder(nn.Module):
+    """Images uint8 [.., H, W, C] -> [.., E]: four times convolution -> 2x2 max-pool -> RMSNorm -> SiLU.
 
-    specs: tuple[tuple[str, Any], ...]
+    Sizes that are no multiple of 16 are padded by repeating the edge.
+    """
+
+    depth: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        batch, (height, width, channels) = images.shape[:-3], images.shape[-3:]
+        x = images.reshape((-1, height, width, channels)).astype(self.dtype) / 255 - 0.5
+        x = jnp.pad(x, ((0, 0), (0, -height % IMAGE_FACTOR), (0, -width % IMAGE_FACTOR), (0, 0)), mode="edge")
+        for i, mult in enumerate(IMAGE_MULTS):
+            x = image_conv(self.depth * mult, self.dtype, name=f"conv{i}")(x)
+            rows, height, width, channels = x.shape
+            x = x.reshape((rows, height // 2, 2, width // 2, 2, channels)).max((2, 4))
+            x = NormAct(self.dtype, name=f"act{i}")(x)
+        return x.reshape((*batch, -1))  # in (H, W, C) order
+
+
+class ImageDecoder(nn.Module):
+    """deter [.., D], stoch [.., S, K] -> images [.., H, W, C] in [0, 1].
+
+    The smallest map comes from both parts of the latent: a block-diagonal layer on deter, whose blocks become groups of
+    channels, plus an MLP on stoch. Then four times nearest-neighbour doubling and a convolution.
+    """
+
+    shape: tuple[int, int, int]
+    depth: int
+    units: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, deter: jax.Array, stoch: jax.Array) -> jax.Array:
+        height, width, channels = self.shape
+        rows, columns = -(-height // IMAGE_FACTOR), -(-width // IMAGE_FACTOR)
+        maps = self.depth * IMAGE_MULTS[-1]
+        deter = deter.reshape((-1, deter.shape[-1]))
+        flat = flatten_stoch(stoch).reshape((deter.shape[0], -1))
+
+        blocks = BlockLinear(rows * columns * maps, DECODER_BLOCKS, self.dtype, name="deter_map")(deter)
+        x = jnp.concatenate([block.reshape((-1, rows, columns, maps // DECODER_BLOCKS)) for block in blocks], -1)
+        y = MLP(1, 2 * self.units, self.dtype, name="stoch_mlp")(flat)
+        x += Linear(rows * columns * maps, dtype=self.dtype, name="stoch_map")(y).reshape(x.shape)
+        x = NormAct(self.dtype, name="map_act")(x)
+        for i, mult in reversed(tuple(enumerate(IMAGE_MULTS[:-1]))):
+            x = image_conv(self.depth * mult, self.dtype, name=f"conv{i}")(double(x))
+            x = NormAct(self.dtype, name=f"act{i}")(x)
+        x = nn.sigmoid(image_conv(channels, self.dtype, name="image")(double(x)))
+        return x[:, :height, :width].reshape((*stoch.shape[:-2], *self.shape))
+
+
+def image_conv(channels: int, dtype: Dtype, name: str) -> nn.Conv:
+    """The 5x5 convolution of encoder and decoder: stride 1, SAME padding, bias."""
+    return nn.Conv(channels, (5, 5), padding="SAME", dtype=dtype, kernel_init=kernel_init(), name=name)
+
+
+def double(x: jax.Array) -> jax.Array:
+    """Nearest-neighbour upsampling [B, H, W, C] -> [B, 2H, 2W, C]."""
+    return x.repeat(2, axis=-3).repeat(2, axis=-2)
+
+
+def image_groups(specs: Specs) -> dict[tuple[int, int], list[str]]:
+    """Image keys by (height, width): those of one size are stacked on channels, in sorted order."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name, spec in specs:
+        if spec.kind == "image":
+            groups.setdefault((spec.shape[0], spec.shape[1]), []).append(name)
+    return groups
+
+
+class Encoder(nn.Module):
+    """Observations {name: [.., *shape]} -> tokens [.., E].
+
+    Vectors (symlog) and indices (one-hot) together go through an MLP, images through a CNN for each size.
+    """
+
+    specs: Specs
     config: ModelConfig
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, obs: dict[str, jax.Array]) -> jax.Array:
-        vectors = []
+        vectors, tokens = [], []
         for name, spec in self.specs:
-            value = obs[name]
             if spec.kind == "discrete":
-                vectors.append(nn.one_hot(value, spec.classes))
-            else:
-                batch = value.shape[: value.ndim - len(spec.shape)]
-                vectors.append(symlog(value.astype(jnp.float32)).reshape((*batch, -1)))
-        x = jnp.concatenate(vectors, -1)
-        return MLP(self.config.encoder_layers, self.config.units, self.dtype, name="mlp")(x)
+                vectors.append(nn.one_hot(obs[name], spec.classes))
+            elif spec.kind == "vector":
+                batch = obs[name].shape[: obs[name].ndim - len(spec.shape)]
+                vectors.append(symlog(obs[name].astype(jnp.float32)).reshape((*batch, -1)))
+        if vectors:
+            x = jnp.concatenate(vectors, -1)
+            tokens.append(MLP(self.config.encoder_layers, self.config.units, self.dtype, name="mlp")(x))
+        for (height, width), names in image_groups(self.specs).items():
+            images = jnp.concatenate([obs[name] for name in names], -1)
+            tokens.append(ImageEncoder(self.config.depth, self.dtype, name=f"cnn_{height}x{width}")(images))
+        return jnp.concatenate(tokens, -1)
 
 
 class Decoder(nn.Module):
-    """Latent [.., D], [.., S, K] -> {name: prediction}: symlog vectors [.., *shape], index logits [.., classes].
+    """Latent [.., D], [.., S, K] -> {name: prediction}: symlog vectors and images in [0, 1] [.., *shape], index logits.
 
-    The input order is stoch, deter: the opposite of the heads' (as in the author's code).
+    The input order of the MLP is stoch, deter: the opposite of the heads' (as in the author's code).
     """
 
-    specs: tuple[tuple[str, Any], ...]
+    specs: Specs
     config: ModelConfig
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, deter: jax.Array, stoch: jax.Array) -> dict[str, jax.Array]:
-        x = jnp.concatenate([flatten_stoch(stoch).astype(self.dtype), deter.astype(self.dtype)], -1)
-        x = MLP(self.config.decoder_layers, self.config.units, self.dtype, name="mlp")(x)
-        predictions = {}
-        for name, spec in self.specs:
-            if spec.kind == "discrete":
-                predictions[name] = Linear(spec.classes, dtype=self.dtype, name=name)(x)
-            else:
-                flat = Linear(_size(spec.shape), dtype=self.dtype, name=name)(x)
-                predictions[name] = flat.reshape((*x.shape[:-1], *spec.shape))
+        c, predictions = self.config, {}
+        flat = {name: spec for name, spec in self.specs if spec.kind != "image"}
+        if flat:
+            x = jnp.concatenate([flatten_stoch(stoch).astype(self.dtype), deter.astype(self.dtype)], -1)
+            x = MLP(c.decoder_layers, c.units, self.dtype, name="mlp")(x)
+            for name, spec in flat.items():
+                size = spec.classes if spec.kind == "discrete" else math.prod(spec.shape)
+                shape = (size,) if spec.kind == "discrete" else spec.shape
+                predictions[name] = Linear(size, dtype=self.dtype, name=name)(x).reshape((*x.shape[:-1], *shape))
+        channels = {name: spec.shape[-1] for name, spec in self.specs if spec.kind == "image"}
+        for (height, width), names in image_groups(self.specs).items():
+            shape = (height, width, sum(channels[name] for name in names))
+            images = ImageDecoder(shape, c.depth, c.units, self.dtype, name=f"cnn_{height}x{width}")(deter, stoch)
+            ends = list(itertools.accumulate(channels[name] for name in names))[:-1]
+            predictions |= dict(zip(names, jnp.split(images, ends, -1), strict=True))
         return predictions
 
 
@@ -251,10 +344,3 @@ def apply(module: nn.Module, params: Params, *inputs: Any, method: str | None = 
 def flatten_stoch(stoch: jax.Array) -> jax.Array:
     """[.., S, K] -> [.., S*K]."""
     return stoch.reshape((*stoch.shape[:-2], -1))
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

@@ -48,14 +48,18 @@ def world_model_loss(
 
 
 def decoder_losses(specs: ObsSpecs, predictions: dict[str, jax.Array], obs: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """{"decoder/<key>": f32[B, T]}: squared error in symlog space summed over the key, no half; cross-entropy for indices."""
+    """{"decoder/<key>": f32[B, T]}, summed over the key: squared error without a half, of vectors in symlog space and of images
+    in [0, 1]; cross-entropy for indices.
+    """
     losses = {}
     for name, prediction in predictions.items():
         prediction = prediction.astype(jnp.float32)
         if specs[name].kind == "discrete":
             log_probs = jax.nn.log_softmax(prediction)
             losses[f"decoder/{name}"] = -jnp.take_along_axis(log_probs, obs[name][..., None], -1)[..., 0]
-        else:
-            error = jnp.square(prediction - distributions.symlog(obs[name].astype(jnp.float32)))
-            losses[f"decoder/{name}"] = error.sum(tuple(range(2, error.ndim)))
+            continue
+        target = obs[name].astype(jnp.float32)
+        target = target / 255 if specs[name].kind == "image" else distributions.symlog(target)
+        error = jnp.square(prediction - target)
+        losses[f"decoder/{name}"] = error.sum(tuple(range(2, error.ndim)))
     return losses
