@@ -32,7 +32,7 @@ def describe_run(
         "environments": f"{config.env.num_envs}, action repeat {config.env.action_repeat}",
         "device": f"{device}, precision {config.precision}",
         "versions": ", ".join(f"{name} {found[name]}" for name in ("python", "jax", "flax", "gymnasium")),
-        "model": f"deter {model.deter}, latents {model.stoch}x{model.classes}, units {model.units}",
+        "model": f"size {model.size}: deter {model.deter}, latents {model.stoch}x{model.classes}, units {model.units}",
         "parameters": f"{sum(params.values()):,} ({', '.join(f'{name} {count:,}' for name, count in sorted(params.items()))})",
         "batch": f"{replay.batch_size} x {replay.batch_length}, train ratio {replay.train_ratio:g}",
         "budget": f"{config.train.frames:,} frames, about {predicted_updates(config):,} updates",

@@ -35,9 +35,25 @@ class EnvConfig(_Section):
     processes: bool = Field(default=False, description="step each environment in a process of its own [true/false]")
 
 
-class ModelConfig(_Section):
-    """Sizes of the world model, actor and critic (V3; the defaults are the author's 200m)."""
+# V3's model sizes: deter D, hidden U, classes K, image depth and units of every other layer.
+_SIZES = {
+    "1m": (512, 64, 4, 4, 64),
+    "12m": (2048, 256, 16, 16, 256),
+    "25m": (3072, 384, 24, 24, 384),
+    "50m": (4096, 512, 32, 32, 512),
+    "100m": (6144, 768, 48, 48, 768),
+    "200m": (8192, 1024, 64, 64, 1024),
+    "400m": (12288, 1536, 96, 96, 1536),
+}
+_WIDTHS = ("deter", "hidden", "classes", "depth", "units")
 
+
+class ModelConfig(_Section):
+    """Sizes of the world model, actor and critic (V3; the default is the author's 200m)."""
+
+    size: Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m", "custom"] = Field(
+        default="200m", description="V3's size, which sets deter, hidden, classes, depth and units; custom: they are given"
+    )
     deter: int = Field(default=8192, ge=1, description="deterministic state D [units]")
     hidden: int = Field(default=1024, ge=1, description="hidden width of the RSSM [units]")
     stoch: int = Field(default=32, ge=1, description="categorical variables S [count]")
@@ -56,6 +72,18 @@ class ModelConfig(_Section):
     critic_layers: int = Field(default=3, ge=1, description="hidden layers of the critic [count]")
     bins: int = Field(default=255, ge=3, description="bins of the symexp two-hot heads [count]")
     unimix: float = Field(default=0.01, ge=0, lt=1, description="uniform share mixed into the latents [fraction]")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_widths(cls, values: Any) -> Any:
+        """The size fills the widths that are not given; its name is corrected if they then differ from it."""
+        if not isinstance(values, dict) or values.get("size", "200m") not in (*_SIZES, "custom"):
+            return values
+        asked = values.get("size", "200m")
+        widths = dict(zip(_WIDTHS, _SIZES["200m" if asked == "custom" else asked], strict=True))
+        values = widths | values
+        named = {tuple(str(width) for width in sizes): name for name, sizes in _SIZES.items()}
+        return values | {"size": named.get(tuple(str(values[name]) for name in _WIDTHS), "custom")}
 
     @model_validator(mode="after")
     def _blocks_divide(self) -> "ModelConfig":
@@ -193,6 +221,9 @@ def load_config(preset: str = DEFAULT_PRESET, overrides: Mapping[str, Any] | Non
         raise ConfigError(f"unknown preset {preset!r}{_nearest(preset, preset_names())} Presets: {', '.join(preset_names())}")
     values = read_yaml(CONFIG_FOLDER / f"{preset}.yaml")
     values["preset"] = preset
+    if "model.size" in (overrides or {}):
+        # A size asked for by name replaces the preset's widths; widths asked for beside it still count.
+        values["model"] = {name: width for name, width in values.get("model", {}).items() if name not in _WIDTHS}
     for name, value in (overrides or {}).items():
         _check_option(name)
         section = values
