@@ -35,24 +35,24 @@ class EnvConfig(_Section):
     processes: bool = Field(default=False, description="step each environment in a process of its own [true/false]")
 
 
-# V3's model sizes: deter D, hidden U, classes K, image depth and units of every other layer.
+# V3's model sizes, in the order of _WIDTHS.
 _SIZES = {
-    "1m": (512, 64, 4, 4, 64),
-    "12m": (2048, 256, 16, 16, 256),
-    "25m": (3072, 384, 24, 24, 384),
-    "50m": (4096, 512, 32, 32, 512),
-    "100m": (6144, 768, 48, 48, 768),
-    "200m": (8192, 1024, 64, 64, 1024),
-    "400m": (12288, 1536, 96, 96, 1536),
+    "1m": (512, 64, 32, 4, 4, 64),
+    "12m": (2048, 256, 32, 16, 16, 256),
+    "25m": (3072, 384, 32, 24, 24, 384),
+    "50m": (4096, 512, 32, 32, 32, 512),
+    "100m": (6144, 768, 32, 48, 48, 768),
+    "200m": (8192, 1024, 32, 64, 64, 1024),
+    "400m": (12288, 1536, 32, 96, 96, 1536),
 }
-_WIDTHS = ("deter", "hidden", "classes", "depth", "units")
+_WIDTHS = ("deter", "hidden", "stoch", "classes", "depth", "units")
 
 
 class ModelConfig(_Section):
     """Sizes of the world model, actor and critic (V3; the default is the author's 200m)."""
 
     size: Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m", "custom"] = Field(
-        default="200m", description="V3's size, which sets deter, hidden, classes, depth and units; custom: they are given"
+        default="200m", description="V3's size, which sets deter, hidden, stoch, classes, depth and units"
     )
     deter: int = Field(default=8192, ge=1, description="deterministic state D [units]")
     hidden: int = Field(default=1024, ge=1, description="hidden width of the RSSM [units]")
