@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,10 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy(
                     [
                         policies.LatestN(keep),
-                        policies.BestN(
-                            get_metric_fn=lambda metrics: metrics["score"], n=1, keep_checkpoints_without_metrics=False
-                        ),
+                        policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
                     ]
                 ),
+                best_fn=_score,  # without it scores are neither saved nor looked up
                 read_only=keep is None,
                 cleanup_tmp_directories=keep is not None,
             ),
@@ -104,6 +104,13 @@ class Checkpoints:
         except (ValueError, KeyError, OSError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"checkpoint {path} does not fit this run's config.yaml or is damaged: {reason}") from None
+        # Orbax gives arrays of whatever shape was saved.
+        for (name, asked), found in zip(jax.tree_util.tree_leaves_with_path(abstract), jax.tree.leaves(saved), strict=True):
+            if (asked.shape, asked.dtype) != (found.shape, found.dtype):
+                raise ConfigError(
+                    f"checkpoint {path} does not fit this run's config.yaml: {jax.tree_util.keystr(name)} is "
+                    f"{found.dtype}{list(found.shape)}; {asked.dtype}{list(asked.shape)} was expected"
+                )
         return dataclasses.replace(saved, key=jax.random.wrap_key_data(saved.key))
 
     def restore_host(self, frames: int) -> dict[str, Any]:
@@ -130,7 +137,7 @@ class Checkpoints:
                 with np.load(path, allow_pickle=False) as segment:
                     cut = slice(max(first, begin) - first, min(last, end) - first)
                     replay.write(max(first, begin), {name: segment[name][:, cut] for name in segment.files})
-            except (OSError, ValueError, ReplayError) as error:
+            except (OSError, EOFError, ValueError, zipfile.BadZipFile, ReplayError) as error:
                 raise ConfigError(f"replay segment {path} cannot be read: {' '.join(str(error).split())}") from None
             position = last
         if position < end:
@@ -173,6 +180,10 @@ class Checkpoints:
         """First record that any kept checkpoint may still ask for."""
         ends = [self.restore_host(frames)["replay_end"] for frames in self.steps()]
         return min([replay.added, *ends]) - replay.length
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
 
 
 def _storable(state: AgentState) -> AgentState:

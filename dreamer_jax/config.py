@@ -221,6 +221,7 @@ def load_config(preset: str = DEFAULT_PRESET, overrides: Mapping[str, Any] | Non
         raise ConfigError(f"unknown preset {preset!r}{_nearest(preset, preset_names())} Presets: {', '.join(preset_names())}")
     values = read_yaml(CONFIG_FOLDER / f"{preset}.yaml")
     values["preset"] = preset
+    parse_config(values, source=f"preset {preset}")  # before the overrides: they need its sections to be mappings
     if "model.size" in (overrides or {}):
         # A size asked for by name replaces the preset's widths; widths asked for beside it still count.
         values["model"] = {name: width for name, width in values.get("model", {}).items() if name not in _WIDTHS}

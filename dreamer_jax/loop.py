@@ -94,6 +94,7 @@ def train(config: Config) -> Path:
     Raises:
       ConfigError, EnvError, ReplayError: one line for the user.
     """
+    select_device(config.device)  # before there is a folder: the device may be missing
     with contextlib.ExitStack() as stack:
         envs = _open_envs(stack, config, config.seed)
         run = create_run(config)
@@ -238,7 +239,9 @@ class _Run:
         counters = asdict(self.counters)
         write_json(self.run / "evaluation.json", {"task": config.env.task, "checkpoint": "last", **counters, **results})
         row = {key: results["deterministic"][key] for key in ("return_mean", "return_std", "length_mean", "episodes")}
-        self._write("eval", row)
+        rows = read_metrics(self.run / "metrics.jsonl")
+        if not any(old["kind"] == "eval" and old["frames"] == self.counters.frames for old in rows):  # resumed when finished
+            self._write("eval", row)
         draw_curves(read_metrics(self.run / "metrics.jsonl"), self.run / "curves.png", config.env.task)
         if config.train.video:
             policy = Policy(self.nets, config, self.learner.newest(), deterministic=True)
