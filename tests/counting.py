@@ -1,0 +1,104 @@
+"""Environments whose episodes are known beforehand, and the configuration of a tiny run in one of them."""
+
+import itertools
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from dreamer_jax.config import Config, load_config
+
+INTERRUPTED_AT = 43
+
+TINY = {
+    "device": "cpu",
+    "model.deter": 16,
+    "model.hidden": 8,
+    "model.stoch": 2,
+    "model.classes": 3,
+    "model.units": 8,
+    "model.blocks": 2,
+    "model.bins": 21,
+    "model.prior_layers": 1,
+    "model.encoder_layers": 1,
+    "model.decoder_layers": 1,
+    "model.actor_layers": 1,
+    "model.critic_layers": 1,
+    "behavior.imagination_horizon": 3,
+    "optimizer.warmup": 0,
+    "replay.capacity": 1000,
+    "replay.batch_size": 2,
+    "replay.batch_length": 8,
+    "replay.min_items": 16,
+    "replay.train_ratio": 4,  # 4 / (2 x 8): an update every four records
+    "train.log_every": 20,
+    "train.eval_every": 0,
+    "train.eval_episodes": 2,
+    "train.final_episodes": 3,
+    "train.tensorboard": False,
+    "train.video": False,
+}
+
+
+def tiny_config(runs: Path, function: str = "five", **changes: Any) -> Config:
+    """A run of seconds in `counting:<function>`; changes are written section__field."""
+    dotted = {name.replace("__", "."): value for name, value in changes.items()}
+    return load_config("cartpole", {**TINY, "runs": str(runs), "env.task": f"import:counting:{function}", **dotted})
+
+
+class Counting(gymnasium.Env):
+    """Shows [steps since the reset, a random number]; the reward is the step's number; terminates after `length`.
+
+    An episode of `length` steps returns 1 + 2 + ... + length whatever the actions.
+    """
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Discrete(3)
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012  # gymnasium's own form
+
+    def __init__(self, length: int, render_mode: str | None = None, interrupt_at: int = 0):
+        self.length, self.render_mode, self.interrupt_at = length, render_mode, interrupt_at
+        self.count = self.lifetime = 0
+
+    def _observation(self):
+        return np.array([self.count, self.np_random.random()], np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self._observation(), {}
+
+    def step(self, action):
+        self.count += 1
+        self.lifetime += 1
+        if self.lifetime == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C sends
+        return self._observation(), float(self.count), self.count == self.length, False, {}
+
+    def render(self):
+        return np.full((32, 48, 3), 40 * self.count, np.uint8)
+
+
+def five(render_mode=None):
+    return Counting(5, render_mode)
+
+
+def six():
+    return Counting(6)
+
+
+def interrupted():
+    """Ctrl-C arrives during step 43 of each environment: in training, not in the short evaluations."""
+    return Counting(5, interrupt_at=INTERRUPTED_AT)
+
+
+_TURN = itertools.count()
+
+
+def short_or_long():
+    """Environments of 2 and of 9 steps in turn."""
+    return Counting(9 if next(_TURN) % 2 else 2)

@@ -1,0 +1,99 @@
+"""What the user did wrong is one line on stderr and exit status 2; our own mistakes keep their traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from counting import TINY
+
+from dreamer_jax import loop
+from dreamer_jax.cli import run_command, training_request
+from dreamer_jax.config import Config, ConfigError
+from dreamer_jax.envs import EnvError
+from dreamer_jax.replay import ReplayError
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+def script(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPTS / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("train.py", ["--sed", "1"], "unknown option --sed; did you mean 'seed'?"),
+        ("evaluate.py", ["no/such/run"], "no/such/run is not a run"),
+    ],
+)
+def test_a_script_ends_with_one_line_and_status_2(name, arguments, message):
+    result = script(name, *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith(f"error: {message}")
+
+
+def test_help_is_no_error():
+    result = script("train.py", "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "--env.task" in result.stdout
+
+
+@pytest.mark.parametrize("error", [ConfigError, EnvError, ReplayError])
+def test_errors_of_the_user_become_one_line(error, capsys):
+    def main(arguments):
+        raise error(f"{arguments[0]} is wrong")
+
+    with pytest.raises(SystemExit) as caught:
+        run_command(main, ["this"])
+    assert caught.value.code == 2
+    assert capsys.readouterr() == ("", "error: this is wrong\n")
+
+
+def test_our_own_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda arguments: print(1 / 0), [])
+
+
+def test_an_interrupt_is_no_traceback(capsys):
+    def main(arguments):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        run_command(main, [])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def train(arguments: list[str]) -> None:
+    config, run = training_request(arguments)
+    loop.train(config) if run is None else loop.resume(run)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env.task", "gym:CartPol-v1"], "gym:CartPol-v1: no environment 'CartPol-v1' is registered; the nearest ids are"),
+        (["--env.task", "CartPole-v1"], "env.task='CartPole-v1' is not a task. Write gym:<registered id>"),
+        (["--env.task", "import:counting:fiv"], "import:counting:fiv: fiv in module counting does not exist; did you mean"),
+        (["--device", "tpu"], "--device tpu: JAX finds no such device here"),
+        (["--resume", "no/such/run"], "no/such/run is not a run: it has no config.yaml"),
+        (["--seed", str(2**31)], f"preset cartpole: seed='{2**31}': input should be less than 2147483648"),
+    ],
+)
+def test_training_refuses_in_one_line_and_leaves_no_run(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    with pytest.raises(SystemExit) as caught:
+        run_command(train, arguments if arguments[0] == "--resume" else [*options, *arguments])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_resume_asks_for_nothing_else():
+    assert training_request(["--resume", "a/run"]) == (Config(), Path("a/run"))

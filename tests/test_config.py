@@ -1,0 +1,229 @@
+"""Presets, options and their refusals: what a user may write, and the line that follows what they may not."""
+
+import re
+
+import pydantic
+import pytest
+import yaml
+
+from dreamer_jax import config as config_module
+from dreamer_jax.cli import training_request
+from dreamer_jax.config import (
+    CONFIG_FOLDER,
+    Config,
+    ConfigError,
+    field_names,
+    load_config,
+    parse_arguments,
+    parse_config,
+    preset_names,
+    read_yaml,
+    write_yaml,
+)
+
+
+def refusal(function, *arguments, **options) -> str:
+    """The message of the ConfigError that a call ends with: one line."""
+    with pytest.raises(ConfigError) as caught:
+        function(*arguments, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_there_are_presets_for_discrete_and_continuous_control():
+    assert {"cartpole", "pendulum"} <= set(preset_names())
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml")))
+def test_every_preset_loads_and_says_what_it_is(name):
+    config = load_config(name)
+    assert config.preset == name
+    assert Config.model_validate(config.model_dump()) == config
+    assert (CONFIG_FOLDER / f"{name}.yaml").read_text().startswith("# ")
+
+
+def test_a_preset_changes_only_what_it_names():
+    named = read_yaml(CONFIG_FOLDER / "cartpole.yaml")
+    assert load_config("cartpole").model_dump(include={"loss", "behavior"}) == Config().model_dump(include={"loss", "behavior"})
+    assert load_config("cartpole").model.deter == named["model"]["deter"] != Config().model.deter
+
+
+# Overrides
+
+
+def test_options_override_the_preset_in_both_spellings():
+    options = ["--seed", "3", "--env.task=gym:Acrobot-v1", "--optimizer.learning_rate", "1e-3", "--loss.continue=0.5"]
+    config, run = training_request([*options, "--train.video", "false"])
+    assert run is None
+    assert (config.seed, config.env.task, config.optimizer.learning_rate) == (3, "gym:Acrobot-v1", 1e-3)
+    assert (config.loss.continue_, config.train.video) == (0.5, False)
+    assert config.model == load_config("cartpole").model
+
+
+def test_a_value_may_hold_an_equals_sign_and_the_last_one_counts():
+    assert parse_arguments(["--runs=a=b", "--seed", "1", "--seed", "2"]) == {"runs": "a=b", "seed": "2"}
+
+
+def test_the_preset_may_stand_anywhere():
+    config, _ = training_request(["--seed", "1", "--preset", "pendulum"])
+    assert (config.preset, config.seed, config.env.task) == ("pendulum", 1, "gym:Pendulum-v1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--preset", "cartpol"], ["unknown preset 'cartpol'", "did you mean 'cartpole'?", "Presets: ", "pendulum"]),
+        (["--preset", "../secret"], ["unknown preset '../secret'", "Presets: "]),
+        (["--sede", "1"], ["unknown option --sede", "did you mean 'seed'?"]),
+        (["--env.tsk", "x"], ["unknown option --env.tsk", "did you mean 'env.task'?"]),
+        (["--batch_size", "4"], ["unknown option --batch_size", "did you mean 'replay.batch_size'?"]),
+        (["--env", "x"], ["unknown option --env"]),
+        (["--zzzzzzzz", "1"], ["unknown option --zzzzzzzz", "--help"]),
+        (["--seed"], ["--seed needs a value", "seed of parameters"]),
+        (["--seed", "--runs", "x"], ["--seed needs a value"]),
+        (["cartpole"], ["unexpected argument 'cartpole'", "--field value"]),
+        (["--seed", "many"], ["seed='many'", "valid integer", "seed of parameters"]),
+        (["--seed="], ["seed=''", "valid integer"]),
+        (["--model.units", "64.5"], ["model.units='64.5'", "valid integer"]),
+        (["--train.video", "perhaps"], ["train.video='perhaps'", "valid boolean"]),
+        (["--device", "abacus"], ["device='abacus'", "'cpu'", "'gpu'", "'tpu'"]),
+        (["--train.frames", "0"], ["train.frames='0'", "greater than or equal to 1", "[simulator steps]"]),
+        (["--behavior.lam", "1.5"], ["behavior.lam='1.5'", "less than or equal to 1"]),
+        (["--optimizer.learning_rate", "-1"], ["optimizer.learning_rate='-1'", "greater than 0"]),
+        (["--loss.dyn", "nan"], ["loss.dyn='nan'", "finite number"]),
+        (["--loss.continue", "-1"], ["loss.continue='-1'", "weight of the continue head"]),
+        (["--model.deter", "100"], ["deter=100 is not a multiple of blocks=8"]),
+        (["--replay.capacity", "64"], ["replay.capacity=64", "replay.batch_length=64 needs 65", "Raise replay.capacity"]),
+        (["--replay.capacity", "300"], ["replay.min_items=256 can never be reached", "236 start positions"]),
+        (["--env.num_envs", "1024", "--replay.capacity", "65000"], ["over 1024 environments holds 63 steps each"]),
+        (["--seed", "x", "--model.units", "0"], ["seed='x'", "(and 1 more)"]),
+        (["--resume", "run", "--seed", "1"], ["--resume RUN takes no other option"]),
+        (["--seed", "1", "--resume"], ["--resume RUN takes no other option"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].startswith("--") else None,
+)
+def test_what_cannot_be_used_is_refused_in_one_line(arguments, parts):
+    message = refusal(training_request, arguments)
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_the_smallest_replay_that_serves_is_accepted():
+    assert load_config("cartpole", {"replay.capacity": 256 + 64}).replay.capacity == 320
+    assert "319" in refusal(load_config, "cartpole", {"replay.capacity": 319})
+
+
+def test_overrides_in_python_are_checked_the_same_way():
+    assert load_config("cartpole", {"replay.batch_size": 2, "env.num_envs": 3}).env.num_envs == 3
+    assert "did you mean 'replay.batch_size'?" in refusal(load_config, "cartpole", {"batch_size": 2})
+
+
+# Help
+
+
+def test_help_lists_every_option_as_it_is_written(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    with pytest.raises(SystemExit) as caught:
+        training_request(["--help", "--seed", "7"])
+    assert caught.value.code == 0
+    shown = " ".join(re.sub(r"[│╭╮╰╯─|]", " ", capsys.readouterr().out).split())
+    for name, field in field_names():
+        assert f"--{name} " in shown, name
+        parse_arguments([f"--{name}", "1"])  # what the help shows can be typed
+        assert len(field.description) > 5, name
+    assert "(default: 7)" in shown
+    assert all(name in shown for name in preset_names())
+
+
+def test_help_describes_every_option(capsys, monkeypatch):
+    """One column for each panel: descriptions would otherwise be torn by their neighbours."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        training_request(["--help"])
+    shown = "".join(re.sub(r"[│╭╮╰╯─|]", " ", capsys.readouterr().out).split())
+    missing = [name for name, field in field_names() if re.sub(r"[\s|]", "", field.description) not in shown]
+    assert missing == []
+
+
+def test_help_still_refuses_a_wrong_option():
+    assert "did you mean 'seed'?" in refusal(training_request, ["--help", "--sede", "1"])
+
+
+# Files
+
+
+def test_a_written_configuration_reads_back_the_same(tmp_path):
+    overrides = {"seed": 5, "loss.continue": 0.25, "optimizer.eps": 1e-20, "env.task": "import:a.b:c", "train.video": False}
+    config = load_config("pendulum", overrides)
+    write_yaml(config, tmp_path / "config.yaml")
+    assert parse_config(read_yaml(tmp_path / "config.yaml"), "file") == config
+
+
+@pytest.fixture
+def preset(tmp_path, monkeypatch):
+    """preset(text) -> the ConfigError's message when a preset "mine" holds the text."""
+    monkeypatch.setattr(config_module, "CONFIG_FOLDER", tmp_path)
+
+    def load(text: str | bytes, overrides: dict[str, str] | None = None) -> str:
+        (tmp_path / "mine.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return refusal(load_config, "mine", overrides)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("enf: {task: x}", ["preset mine", "unknown field 'enf'"]),
+        ("env: {tsk: x}", ["unknown field 'env.tsk'", "did you mean 'env.task'?"]),
+        ("replay: {batch_lenght: 3}", ["unknown field 'replay.batch_lenght'", "did you mean 'replay.batch_length'?"]),
+        ("env: 5", ["env=5", "preset mine"]),
+        ("seed: [1, 2]", ["seed=[1, 2]", "valid integer"]),
+        ("seed: -1", ["seed=-1", "greater than or equal to 0"]),
+        ("- a\n- b", ["mine.yaml holds list", "mapping"]),
+        ("just words", ["mine.yaml holds str", "mapping"]),
+        ("", ["mine.yaml holds NoneType", "mapping"]),
+        ("env: {task: [", ["mine.yaml cannot be read as YAML"]),
+        (b"seed: \xff\xfe", ["mine.yaml cannot be read as YAML"]),
+    ],
+)
+def test_a_broken_file_is_refused_in_one_line(preset, text, parts):
+    message = preset(text)
+    assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize("text", ["env:", "env: 5"])
+def test_a_section_that_is_no_mapping_is_refused_also_under_an_override(preset, text):
+    assert preset(text, {"env.num_envs": "2"}).startswith("preset mine: env=")
+
+
+def test_a_file_cannot_run_code(preset, tmp_path):
+    trace = tmp_path / "trace"
+    assert "cannot be read as YAML" in preset(f"seed: !!python/object/apply:os.mkdir ['{trace}']")
+    assert "cannot be read as YAML" in preset("env: !!python/object:dreamer_jax.config.EnvConfig {task: x}")
+    assert not trace.exists()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "nothing.yaml cannot be read" in refusal(read_yaml, tmp_path / "nothing.yaml")
+
+
+def test_yaml_floats_without_a_dot_are_numbers():
+    """YAML 1.1 reads 5e-4 as a string."""
+    assert yaml.safe_load("5e-4") == "5e-4"
+    assert parse_config({"optimizer": {"learning_rate": "5e-4"}}, "file").optimizer.learning_rate == 5e-4
+
+
+# The object
+
+
+@pytest.mark.parametrize(("section", "field"), [(None, "seed"), ("model", "deter"), ("loss", "continue_")])
+def test_a_configuration_is_frozen(section, field):
+    config = load_config("cartpole")
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        setattr(getattr(config, section) if section else config, field, 1)
+
+
+def test_discount_follows_its_horizon():
+    assert Config().behavior.discount == pytest.approx(0.996997, abs=1e-6)
+    assert load_config("cartpole", {"behavior.discount_horizon": 2}).behavior.discount == 0.5

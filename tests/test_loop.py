@@ -1,0 +1,440 @@
+"""A whole run: what it leaves behind, what it counts, and how it goes on after an interruption.
+
+All runs are tiny and play `counting`, where an episode of five decisions returns 15 in six records.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import imageio.v2 as imageio
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from counting import INTERRUPTED_AT, tiny_config
+
+from dreamer_jax import learner as learner_module
+from dreamer_jax import loop
+from dreamer_jax.checkpoint import Checkpoints
+from dreamer_jax.config import Config, ConfigError, parse_config, read_yaml, write_yaml
+from dreamer_jax.envs import make_vector_env
+from dreamer_jax.metrics import read_metrics
+from dreamer_jax.replay import Replay
+from dreamer_jax.types import AgentState
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+TIMING = {"wall_seconds", "updates_per_second"}
+
+
+def rows_of(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    return [row for row in read_metrics(run / "metrics.jsonl") if kind in (None, row["kind"])]
+
+
+def column(rows: list[dict[str, Any]], name: str) -> list[Any]:
+    return [row[name] for row in rows]
+
+
+def saved_host(run: Path) -> dict[str, Any]:
+    """Counters and the like in a run's last checkpoint."""
+    with contextlib.closing(Checkpoints(run)) as checkpoints:
+        return checkpoints.restore_host(checkpoints.resolve("last"))
+
+
+def leaves(state: AgentState) -> dict[str, np.ndarray]:
+    """Every array of an agent by its path: parameters, optimisers, slow critic, normaliser, key and step."""
+    plain = dataclasses.replace(state, key=jax.random.key_data(state.key))
+    return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(plain)}
+
+
+def assert_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name], err_msg=name)
+        assert value.dtype == two[name].dtype, name
+
+
+def refusal(function: Any, argument: Any) -> str:
+    """The message of the ConfigError that a call ends with: one line."""
+    with pytest.raises(ConfigError) as caught:
+        function(argument)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# What a run leaves behind
+
+
+def test_a_run_leaves_its_folder(finished_run):
+    assert {path.name for path in finished_run.iterdir()} == {
+        "config.yaml",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "replay",
+        "videos",
+        "curves.png",
+        "environment.json",
+        "evaluation.json",
+    }
+    assert finished_run.parent.name == "import_counting_five"
+    assert finished_run.name.startswith("cartpole-0-")
+    assert list((finished_run / "tensorboard").glob("events.*"))
+    assert imageio.imread(finished_run / "curves.png").std() > 5
+
+
+def test_the_resolved_configuration_is_kept(finished_run):
+    values = read_yaml(finished_run / "config.yaml")
+    assert values["behavior"]["lam"] == 0.95  # also what neither preset nor options named
+    runs = finished_run.parent.parent
+    changes = {"train__frames": 200, "train__eval_every": 80, "train__tensorboard": True, "train__video": True}
+    assert parse_config(values, "file") == tiny_config(runs, **changes)
+
+
+def test_the_environment_is_recorded(finished_run):
+    environment = json.loads((finished_run / "environment.json").read_text())
+    assert set(environment) == {"versions", "device", "machine", "cores", "git_commit"}
+    assert environment["versions"]["jax"] == jax.__version__
+
+
+def test_the_final_evaluation(finished_run):
+    evaluation = json.loads((finished_run / "evaluation.json").read_text())
+    assert (evaluation["task"], evaluation["checkpoint"]) == ("import:counting:five", "last")
+    assert (evaluation["frames"], evaluation["decisions"]) == (200, 200)
+    for name, deterministic in (("deterministic", True), ("sampled", False)):
+        result = evaluation[name]
+        assert (result["returns"], result["lengths"], result["deterministic"]) == ([15.0] * 3, [5] * 3, deterministic)
+
+
+def test_the_video_shows_a_whole_episode(finished_run):
+    assert [path.name for path in (finished_run / "videos").iterdir()] == ["200.mp4"]
+    with imageio.get_reader(finished_run / "videos" / "200.mp4") as reader:
+        assert reader.get_meta_data()["fps"] == 20
+        brightness = [np.asarray(frame).mean() for frame in reader]
+    np.testing.assert_allclose(brightness, [0, 40, 80, 120, 160, 200], atol=6)
+
+
+def test_metrics_rows(finished_run):
+    train = rows_of(finished_run, "train")
+    assert column(train, "frames") == list(range(20, 201, 20))  # the first update comes with record 23, at frame 20
+    assert all(np.isfinite(value) for row in train for value in row.values() if not isinstance(value, str))
+    assert {"loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value"} < set(train[0])
+    evaluations = rows_of(finished_run, "eval")
+    assert column(evaluations, "frames") == [80, 160, 200]
+    assert column(evaluations, "episodes") == [2, 2, 3]
+    assert column(evaluations, "return_mean") == [15, 15, 15]
+    everything = rows_of(finished_run)
+    for name in ("frames", "decisions", "updates", "wall_seconds"):
+        assert column(everything, name) == sorted(column(everything, name)), name
+
+
+def test_every_episode_is_a_row_with_its_true_return_and_length(finished_run):
+    episodes = rows_of(finished_run, "episode")
+    assert column(episodes, "frames") == list(range(5, 201, 5))  # the last one ends with the run
+    assert set(column(episodes, "return")) == {15.0}
+    assert set(column(episodes, "length")) == {5}
+
+
+def test_the_newest_checkpoints_are_kept_and_replay_is_shared_between_them(finished_run):
+    with contextlib.closing(Checkpoints(finished_run)) as checkpoints:
+        assert set(checkpoints.steps()) >= {160, 200}
+        assert len(checkpoints.steps()) <= 3  # the newest two and the best
+    segments = sorted(path.stem for path in (finished_run / "replay").iterdir())
+    # 16, 32 and 40 episodes: their decisions and the resets between them
+    assert segments == ["000000000000-000000000095", "000000000095-000000000191", "000000000191-000000000239"]
+
+
+def test_the_seed_decides_everything(finished_run, tmp_path):
+    changes = {"train__frames": 200, "train__eval_every": 80}
+    again = loop.train(tiny_config(tmp_path, **changes))
+    one, two = ([{k: v for k, v in row.items() if k not in TIMING} for row in rows_of(run)] for run in (finished_run, again))
+    assert one == two
+    with contextlib.closing(Checkpoints(finished_run)) as first, contextlib.closing(Checkpoints(again)) as second:
+        assert first.restore_host(200)["replay_rng"] == second.restore_host(200)["replay_rng"]
+
+
+# Counting
+
+
+@pytest.fixture
+def without_learning(monkeypatch):
+    """Updates that only count themselves, and evaluations that are not played: for the accounting around them."""
+
+    def count(nets, config):
+        return lambda state, batch: (dataclasses.replace(state, step=state.step + 1), {"loss/total": jnp.float32(0)}, None)
+
+    result = dict.fromkeys(("return_mean", "return_std", "return_min", "return_max", "length_mean"), 0.0) | {"episodes": 1}
+    monkeypatch.setattr(learner_module, "compile_train_step", count)
+    monkeypatch.setattr(loop, "evaluate", lambda policy, env, episodes, seed: result)
+
+
+@pytest.mark.parametrize(
+    ("function", "envs", "repeat", "ratio", "decisions", "records", "updates"),
+    [
+        # 60 decisions with 11 resets between 12 episodes. Of 8 records 16 windows are there at record 23: the first update.
+        ("five", 1, 1, 4, 60, 71, 1 + 12),  # 48 records are left, 0.25 updates each
+        ("five", 1, 1, 4.5, 60, 71, 1 + 13),  # 0.28125 each: fractions add up to 13.5
+        ("five", 1, 1, 32, 60, 71, 1 + 96),  # 2 each
+        # Two environments offer 2 x (n - 7) windows, 16 of them at n = 15. Each plays 30 decisions with 5 resets.
+        ("five", 2, 1, 4, 60, 70, 1 + 10),  # 40 records are left
+        ("five", 2, 1, 40, 60, 70, 1 + 100),  # 2.5 each, 5 for every round
+        # 60 frames are 30 decisions of 2, in episodes of 3 decisions with 9 resets.
+        ("six", 1, 2, 4, 30, 39, 1 + 4),  # 16 records are left
+        ("six", 2, 2, 32, 30, 38, 1 + 16),  # 15 decisions and 4 resets each; 8 records are left, 2 each
+    ],
+)
+def test_frames_decisions_records_and_updates(
+    tmp_path, without_learning, function, envs, repeat, ratio, decisions, records, updates
+):
+    changes = {"env__num_envs": envs, "env__action_repeat": repeat, "replay__train_ratio": ratio, "train__frames": 60}
+    run = loop.train(tiny_config(tmp_path, function, **changes))
+    with contextlib.closing(Checkpoints(run)) as checkpoints:
+        assert checkpoints.steps() == [60]
+    host = saved_host(run)
+    counters = host["counters"]
+    assert (counters["frames"], counters["decisions"]) == (60, decisions)
+    assert (counters["records"], host["replay_end"]) == (records, records // envs)
+    assert counters["updates"] == updates
+    assert counters["policy_steps"] == records // envs
+    episodes = rows_of(run, "episode")
+    length = {"five": 5, "six": 3}[function]
+    assert len(episodes) == decisions // length
+    assert {(row["return"], row["length"]) for row in episodes} == {({"five": 15.0, "six": 21.0}[function], length)}
+
+
+def test_a_run_too_short_to_learn_still_ends_well(tmp_path, without_learning):
+    run = loop.train(tiny_config(tmp_path, train__frames=10))
+    host = saved_host(run)
+    assert (host["counters"]["updates"], host["train_ratio"]) == (0, None)
+    assert {row["kind"] for row in rows_of(run)} == {"episode", "eval"}
+
+
+def test_continuous_actions(tmp_path):
+    config = tiny_config(tmp_path, env__task="gym:Pendulum-v1", train__frames=60, train__final_episodes=1)
+    run = loop.train(config)
+    assert run.parent.name == "gym_Pendulum-v1"
+    train = rows_of(run, "train")
+    assert train[-1]["updates"] == 1 + (60 - 23) // 4  # an episode of 200 decisions: no reset on the way
+    assert all(np.isfinite(value) for row in train for value in row.values() if not isinstance(value, str))
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["deterministic"]["lengths"] == [200]
+    assert -2000 < evaluation["deterministic"]["return_mean"] < 0
+
+
+def test_every_passes_multiples_once():
+    every = loop.Every(10, start=25)
+    assert [count for count in (25, 29, 30, 31, 39, 52, 59, 60) if every(count)] == [30, 52, 60]
+    assert not any(loop.Every(0, start=0)(count) for count in range(100))
+
+
+# Interruption and resumption
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, quick_compilation):
+    """A run of 62 frames into which Ctrl-C came at frame 43: its folder, output, and what it saved last."""
+    run_config = tiny_config(tmp_path_factory.mktemp("stopped"), "interrupted", train__frames=62, train__eval_every=20)
+    saved = SimpleNamespace()
+    save = Checkpoints.save
+
+    def spy(self, frames, state, host, replay, score):
+        saved.frames, saved.state, saved.host, saved.replay = frames, leaves(state), host, replay.read(0, replay.added)
+        save(self, frames, state, host, replay, score)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+        patch.setattr(Checkpoints, "save", spy)
+        run = loop.train(run_config)
+    assert signal.getsignal(signal.SIGINT) is handler
+    return SimpleNamespace(run=run, output=output.getvalue(), saved=saved)
+
+
+@pytest.fixture
+def stopped_run(stopped, tmp_path) -> Path:
+    """A copy that may be changed."""
+    return Path(shutil.copytree(stopped.run, tmp_path / stopped.run.name))
+
+
+@pytest.fixture(scope="module")
+def resumed(stopped, tmp_path_factory):
+    """The stopped run after `resume`: its folder, and the agent and replay that it started from."""
+    run = Path(shutil.copytree(stopped.run, tmp_path_factory.mktemp("resumed") / stopped.run.name))
+    started = SimpleNamespace()
+
+    class Spy(loop.Learner):
+        def __init__(self, nets, config, state, replay):
+            started.state, started.replay = leaves(state), replay.read(0, replay.added)
+            started.rng = replay.rng.bit_generator.state
+            super().__init__(nets, config, state, replay)
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+        patch.setattr(loop, "Learner", Spy)
+        assert loop.resume(run) == run
+    return SimpleNamespace(run=run, started=started, output=output.getvalue())
+
+
+def test_ctrl_c_ends_with_a_checkpoint_and_says_how_to_go_on(stopped):
+    assert f"Stopped at frame {INTERRUPTED_AT}" in stopped.output
+    assert f"python scripts/train.py --resume {stopped.run}" in stopped.output
+    with contextlib.closing(Checkpoints(stopped.run)) as checkpoints:
+        assert checkpoints.resolve("last") == stopped.saved.frames == INTERRUPTED_AT
+    counters = saved_host(stopped.run)["counters"]
+    # 43 decisions and 8 resets are 51 records; from record 23 on an update every four.
+    assert (counters["frames"], counters["records"], counters["updates"]) == (43, 51, 1 + 7)
+    assert rows_of(stopped.run)[-1]["frames"] == 43
+    assert (stopped.run / "curves.png").exists()
+    assert not (stopped.run / "evaluation.json").exists()
+
+
+def test_everything_is_restored_as_it_was_saved(stopped, resumed):
+    assert_same(resumed.started.state, stopped.saved.state)
+    assert_same(resumed.started.replay, stopped.saved.replay)
+    assert resumed.started.rng == stopped.saved.host["replay_rng"]
+    state = resumed.started.state
+    assert state[".step"] == 8
+    assert any("opt_state" in name and np.any(value) for name, value in state.items())
+    assert state[".return_norm.high"] > state[".return_norm.low"]
+
+
+def test_the_replay_holds_what_was_played(stopped):
+    """Six records an episode; reward and flags belong to the arrival at the observation beside them."""
+    replay = {name: values[0] for name, values in stopped.saved.replay.items()}
+    count = np.arange(51) % 6
+    np.testing.assert_array_equal(replay["obs/observation"][:, 0], count)
+    np.testing.assert_array_equal(replay["reward"], count)
+    np.testing.assert_array_equal(replay["is_first"], count == 0)
+    np.testing.assert_array_equal(replay["is_last"], count == 5)
+    np.testing.assert_array_equal(replay["is_terminal"], count == 5)
+    np.testing.assert_array_equal(replay["prev_action"].sum(-1), count > 0)  # one-hot, none at a reset
+
+
+def test_a_resumed_run_goes_on_to_its_end(stopped, resumed):
+    host = saved_host(resumed.run)
+    # 19 more decisions in four new episodes: 3 resets between them, 22 records.
+    assert (host["counters"]["frames"], host["counters"]["decisions"], host["counters"]["records"]) == (62, 62, 51 + 22)
+    # The ratio goes on where it stood, at record 51: neither a first update anew nor those of the pause.
+    assert host["counters"]["updates"] == 8 + 22 // 4
+    assert host["counters"]["wall_seconds"] > saved_host(stopped.run)["counters"]["wall_seconds"]
+    evaluation = json.loads((resumed.run / "evaluation.json").read_text())
+    assert (evaluation["frames"], evaluation["sampled"]["returns"]) == (62, [15.0] * 3)
+    assert f"Run folder: {resumed.run}" in resumed.output
+
+
+def test_a_resumed_run_neither_doubles_nor_loses_rows(stopped, resumed):
+    before, after = rows_of(stopped.run), rows_of(resumed.run)
+    assert after[: len(before)] == before
+    assert column(rows_of(resumed.run, "train"), "frames") == [20, 40, 43, 60]  # no update after
+    assert column(rows_of(resumed.run, "eval"), "frames") == [20, 40, 60, 62]
+    # The ninth episode was cut by the interruption; the next one starts at frame 43.
+    assert column(rows_of(resumed.run, "episode"), "frames") == [5, 10, 15, 20, 25, 30, 35, 40, 48, 53, 58]
+    assert set(column(rows_of(resumed.run, "episode"), "return")) == {15.0}
+
+
+def test_a_resumed_run_plays_new_episodes(resumed):
+    host = saved_host(resumed.run)
+    with contextlib.closing(Checkpoints(resumed.run)) as checkpoints:
+        config = parse_config(read_yaml(resumed.run / "config.yaml"), "file")
+        replay = empty_replay(config)
+        checkpoints.restore_replay(replay, host["replay_end"])
+    noise = replay.read(0, replay.added)["obs/observation"][0, :, 1]
+    assert len(np.unique(noise)) == len(noise) == 73
+
+
+def empty_replay(config: Config) -> Replay:
+    envs = make_vector_env(config.env, config.env.num_envs, seed=0)
+    settings = config.replay
+    return Replay(envs.obs_specs, envs.action_spec, settings.capacity, envs.num_envs, settings.batch_length, seed=0)
+
+
+def test_rows_and_records_of_a_killed_run_are_forgotten(stopped_run, without_learning):
+    """A kill after frame 40: the newest checkpoint is older than rows and replay segments."""
+    shutil.rmtree(stopped_run / "checkpoints" / str(INTERRUPTED_AT))
+    loop.resume(stopped_run)
+    assert column(rows_of(stopped_run, "train"), "frames") == [20, 40, 60, 62]
+    host = saved_host(stopped_run)
+    assert (host["counters"]["frames"], host["replay_end"]) == (62, 47 + 26)  # 22 decisions and 4 resets
+    with contextlib.closing(Checkpoints(stopped_run)) as checkpoints:
+        replay = empty_replay(parse_config(read_yaml(stopped_run / "config.yaml"), "file"))
+        checkpoints.restore_replay(replay, host["replay_end"])
+    np.testing.assert_array_equal(replay.read(47, 53)["reward"][0], range(6))
+
+
+def test_a_finished_run_can_be_resumed_and_stays_as_it_is(finished_run, tmp_path, without_learning):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    shutil.rmtree(run / "videos")
+    config = tiny_config(tmp_path, train__frames=200, train__eval_every=80)
+    write_yaml(config, run / "config.yaml")
+    loop.resume(run)
+    assert column(rows_of(run, "eval"), "frames") == [80, 160, 200]
+    assert column(rows_of(run, "train"), "frames") == column(rows_of(finished_run, "train"), "frames")
+
+
+# Refusals
+
+
+def test_a_checkpoint_of_another_model_is_refused(stopped_run):
+    config = (stopped_run / "config.yaml").read_text()
+    (stopped_run / "config.yaml").write_text(config.replace("deter: 16", "deter: 32"))
+    message = refusal(loop.resume, stopped_run)
+    assert "does not fit this run's config.yaml" in message
+    assert str(stopped_run / "checkpoints" / "43") in message
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    assert f"{tmp_path} is not a run" in refusal(loop.resume, tmp_path)
+    assert "is not a run" in refusal(loop.resume, tmp_path / "nothing")
+    write_yaml(tiny_config(tmp_path), tmp_path / "config.yaml")
+    assert "has no checkpoint" in refusal(loop.resume, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused(stopped_run):
+    for path in (stopped_run / "checkpoints" / "43" / "agent").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    assert "is damaged" in refusal(loop.resume, stopped_run)
+
+
+def test_a_missing_replay_segment_is_refused(stopped_run):
+    # Records 0 to 23 were saved with the evaluation at frame 20, up to 47 at frame 40, up to 51 by the interruption.
+    segments = sorted((stopped_run / "replay").iterdir())
+    assert [path.stem[-3:] for path in segments] == ["023", "047", "051"]
+    segments[1].unlink()
+    assert "lacks records 23 to 51" in refusal(loop.resume, stopped_run)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
+def test_a_damaged_replay_segment_is_refused(stopped_run, content):
+    segment = min((stopped_run / "replay").iterdir())
+    segment.write_bytes(content)
+    assert f"{segment} cannot be read" in refusal(loop.resume, stopped_run)
+
+
+def test_a_torn_replay_segment_is_refused(stopped_run):
+    segment = min((stopped_run / "replay").iterdir())
+    segment.write_bytes(segment.read_bytes()[:-100])
+    assert f"{segment} cannot be read" in refusal(loop.resume, stopped_run)
+
+
+def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refusal(loop.train, tiny_config(tmp_path / "file"))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_without_permission_is_refused(stopped_run, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0o500)
+    assert "cannot be written" in refusal(loop.train, tiny_config(closed))
+    stopped_run.chmod(0o500)
+    assert "cannot be written" in refusal(loop.resume, stopped_run)
+    stopped_run.chmod(0o700)
