@@ -7,15 +7,20 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dreamer_jax.config import ModelConfig
+from dreamer_jax.networks import IMAGE_MULTS
+from dreamer_jax.spaces import ObsSpec
 from dreamer_jax.types import Params
 
 FOLDER = Path(__file__).parent / "golden"
 
 # Golden layer -> path in our trees; the first full match counts. The author's files name layers in two ways:
 # "<module>/<layer>" beside "<module>/<layer>norm", and "<module>/mlp/linear<i>" beside "<module>/mlp/norm<i>".
+# All their images are 64x64.
 _LAYERS = (
     (r"enc/mlp(\d+)", r"encoder/mlp/linear\1"),
     (r"enc/mlp(\d+)norm", r"encoder/mlp/act\1/norm"),
+    (r"enc/cnn(\d+)", r"encoder/cnn_64x64/conv\1"),
+    (r"enc/cnn(\d+)norm", r"encoder/cnn_64x64/act\1/norm"),
     (r"dyn/dynin0", r"rssm/deter_in/linear0"),
     (r"dyn/dynin0norm", r"rssm/deter_in/act0/norm"),
     (r"dyn/dynin1", r"rssm/stoch_in/linear0"),
@@ -34,8 +39,17 @@ _LAYERS = (
     (r"(dec|rew|con|pol|val|slowval)/mlp/linear(\d+)", r"\1/mlp/linear\2"),
     (r"(dec|rew|con|pol|val|slowval)/mlp/norm(\d+)", r"\1/mlp/act\2/norm"),
     (r"dec/vec/(\w+)/(?:pred|logits)", r"decoder/\1"),
+    (r"dec/sp0", r"decoder/cnn_64x64/deter_map"),
+    (r"dec/sp1", r"decoder/cnn_64x64/stoch_mlp/linear0"),
+    (r"dec/sp1norm", r"decoder/cnn_64x64/stoch_mlp/act0/norm"),
+    (r"dec/sp2", r"decoder/cnn_64x64/stoch_map"),
+    (r"dec/spnorm", r"decoder/cnn_64x64/map_act/norm"),
+    (r"dec/conv(\d+)", r"decoder/cnn_64x64/conv\1"),
+    (r"dec/conv(\d+)norm", r"decoder/cnn_64x64/act\1/norm"),
+    (r"dec/imgout", r"decoder/cnn_64x64/image"),
     (r"(rew|val|slowval)/head/logits", r"\1/logits"),
     (r"con/head/logit", r"continue/logit"),
+    (r"pol/head/action/logits", r"actor/logits"),
     (r"pol/head/action/mean", r"actor/mean"),
     (r"pol/head/action/stddev", r"actor/std"),
 )
@@ -81,6 +95,11 @@ def flatten(tree: Params) -> dict[str, np.ndarray]:
     return flatten_dict(tree, sep="/")
 
 
+def obs_spec(array: np.ndarray) -> ObsSpec:
+    """The kind of observations [B, T, ...]: images are the ones in bytes; indices need their number of classes besides."""
+    return ObsSpec("image" if array.dtype == np.uint8 else "vector", array.shape[2:])
+
+
 def model_config(weights: dict[str, np.ndarray], classes: int) -> ModelConfig:
     """The model sizes that golden weights imply; heads that are absent keep their defaults."""
 
@@ -106,6 +125,8 @@ def model_config(weights: dict[str, np.ndarray], classes: int) -> ModelConfig:
     }
     if "rew/head/logits/bias" in weights:
         sizes["units"], sizes["bins"] = weights["rew/head/logits/kernel"].shape
+    if "enc/cnn0/kernel" in weights:
+        sizes["depth"] = weights["enc/cnn0/kernel"].shape[-1] // IMAGE_MULTS[0]
     return ModelConfig(**{name: size for name, size in sizes.items() if size})
 
 

@@ -236,6 +236,13 @@ def test_linear_layers(row):
     assert_close(y.reshape(data["y"].shape), data["y"])
 
 
+def test_convolution():
+    data = golden.select(golden.load("08_layers"), "conv_k5_s1/")
+    params = golden.select(data, "param/")
+    conv = networks.image_conv(params["bias"].size, jnp.float32, name="conv")
+    assert_close(conv.apply({"params": params}, data["x"]), data["y"])
+
+
 @pytest.mark.parametrize("row", ["rms", "rms_small", "rms_conv"])
 def test_norm(row):
     data = golden.select(golden.load("08_layers"), f"{row}/")
@@ -253,15 +260,17 @@ def test_mlp():
     assert_close(mlp.apply({"params": params}, data["x"]), data["y"])
 
 
-@pytest.mark.parametrize("row", ["linear", "block"])
+@pytest.mark.parametrize("row", ["linear", "block", "conv"])
 def test_initial_weights_have_the_same_moments(row):
     """Draws differ, so this compares spreads: within five standard errors, at most 0.7 / sqrt(size) of the spread each."""
     data = golden.select(golden.load("08_layers"), f"init/{row}_")
-    shape = tuple(data["shape"])
-    x = jnp.zeros((1, int(np.prod(shape[:-1]))))
-    features = int(np.prod(shape) // x.shape[-1]) * (shape[0] if row == "block" else 1)
-    layer = networks.BlockLinear(features, shape[0]) if row == "block" else networks.Linear(features)
-    kernel = np.asarray(layer.init(jax.random.key(0), x)["params"]["kernel"])
+    shape = tuple(int(size) for size in data["shape"])
+    layer, inputs = {
+        "linear": (networks.Linear(shape[-1]), shape[:1]),
+        "block": (networks.BlockLinear(shape[0] * shape[-1], shape[0]), (shape[0] * shape[1],)),
+        "conv": (networks.image_conv(shape[-1], jnp.float32, name="conv"), shape[:3]),
+    }[row]
+    kernel = np.asarray(layer.init(jax.random.key(0), jnp.zeros((1, *inputs)))["params"]["kernel"])
 
     assert kernel.shape == shape
     assert abs(kernel.std() / data["std"] - 1) < 5 * np.sqrt(2) * 0.7 / np.sqrt(kernel.size)

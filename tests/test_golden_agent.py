@@ -18,7 +18,7 @@ from dreamer_jax import distributions, rssm, train_step
 from dreamer_jax.config import BehaviorConfig, Config, OptimizerConfig
 from dreamer_jax.networks import build_networks
 from dreamer_jax.optimizer import make_optimizer
-from dreamer_jax.spaces import ActionSpec, ObsSpec
+from dreamer_jax.spaces import ActionSpec
 from dreamer_jax.train_step import compile_train_step, init_params, loss_weight, total_loss
 from dreamer_jax.types import AgentState, Batch, LatentState, ReturnNorm
 
@@ -26,6 +26,7 @@ HORIZON = 3  # the only size that no array shows
 UPDATES = 3
 QUICK = {"xla_backend_optimization_level": 0}  # halves the time to compile, and a few steps take none
 LOSSES = {
+    "image": "decoder/image",
     "position": "decoder/position",
     "rew": "reward",
     "con": "continue",
@@ -44,24 +45,26 @@ def _deterministic():
         yield
 
 
-@pytest.fixture(scope="module")
-def agent(_deterministic):
-    """File 11 as this project sees it: networks, configuration, weights, batch, normaliser."""
-    data = golden.select(golden.load("11_agent_loss_deterministic"), "cont/")
+@pytest.fixture(scope="module", params=["cont", "disc"])
+def agent(request, _deterministic):
+    """One prefix of file 11 as this project sees it: networks, configuration, weights, batch, normaliser."""
+    data = golden.select(golden.load("11_agent_loss_deterministic"), f"{request.param}/")
     weights = golden.select(data, "param/")
     inputs = golden.select(data, "data/")
     model = golden.model_config(weights, classes=inputs["dyn/stoch"].shape[-1])
     config = Config(model=model, behavior=BehaviorConfig(imagination_horizon=HORIZON))
-    specs = {"position": ObsSpec("vector", inputs["position"].shape[2:])}
-    nets = build_networks(model, specs, ActionSpec(discrete=False, size=inputs["action"].shape[-1]), jnp.float32)
+    specs = {name: golden.obs_spec(inputs[name]) for name in ("image", "position") if name in inputs}
+    action_spec = ActionSpec(discrete=request.param == "disc", size=weights["dyn/dynin2/kernel"].shape[0])
+    nets = build_networks(model, specs, action_spec, jnp.float32)
 
     params = jax.tree.map(jnp.asarray, golden.to_params(weights))
     actor, critic, slow_critic = (params.pop(name) for name in ("actor", "critic", "slow_critic"))
     # Step 0 of the file supplies the stored latent and the first action; the loss is on the rest.
     inputs = jax.tree.map(jnp.asarray, inputs)
+    action = jax.nn.one_hot(inputs["action"], action_spec.size) if action_spec.discrete else inputs["action"]
     batch = Batch(
-        obs={"position": inputs["position"][:, 1:]},
-        prev_action=inputs["action"][:, :-1],
+        obs={name: inputs[name][:, 1:] for name in specs},
+        prev_action=action[:, :-1],
         reward=inputs["reward"][:, 1:],
         is_first=inputs["is_first"][:, 1:],
         is_last=inputs["is_last"][:, 1:],
