@@ -1,0 +1,159 @@
+"""Images of any size and number in encoder and decoder, beside other observations; parameter counts of every model size."""
+
+from functools import partial
+
+import chex
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamer_jax.config import ModelConfig
+from dreamer_jax.networks import MLP, ImageDecoder, ImageEncoder, Linear, apply, build_networks
+from dreamer_jax.spaces import ActionSpec, ObsSpec
+from dreamer_jax.train_step import count_params
+
+BATCH = (2, 3)
+MODEL = ModelConfig(deter=16, stoch=2, classes=3, units=8, depth=2, encoder_layers=1, decoder_layers=1)
+SPECS = {  # not sorted: the order of the keys must not matter
+    "speed": ObsSpec("vector", (2,)),
+    "map": ObsSpec("image", (20, 16, 2)),
+    "front": ObsSpec("image", (16, 32, 3)),
+    "gear": ObsSpec("discrete", (), classes=4),
+    "back": ObsSpec("image", (16, 32, 1)),
+    "height": ObsSpec("vector", ()),
+}
+
+
+def _init(module, *inputs):
+    """Random parameters: the zeros and ones of fresh biases and scales would hide where they belong."""
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs))["params"]
+    return helpers.perturb(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes), seed=0)
+
+
+def _apply(module, params, *inputs):
+    return jax.jit(partial(apply, module), compiler_options=helpers.QUICK)(params, *inputs)
+
+
+def _pixels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+
+
+def _latent() -> tuple[jax.Array, jax.Array]:
+    state = helpers.random_state(build_networks(MODEL, {}, ActionSpec(True, 2), jnp.float32), 0, BATCH)
+    return state.deter, state.stoch
+
+
+@pytest.mark.parametrize(("height", "width", "rows", "columns"), [(20, 32, 12, 0), (31, 2, 1, 14)])
+def test_encoder_repeats_the_last_row_and_column(height, width, rows, columns):
+    """Sizes that are no multiple of 16 are padded at the end, up to the next one."""
+    encoder, images = ImageEncoder(depth=2), _pixels(*BATCH, height, width, 3)
+    padded = np.concatenate([images] + rows * [images[..., -1:, :, :]], -3)
+    padded = np.concatenate([padded] + columns * [padded[..., -1:, :]], -2)
+    assert padded.shape[-3] % 16 == padded.shape[-2] % 16 == 0
+    params = _init(encoder, images)
+    tokens = _apply(encoder, params, images)
+    # Four halvings leave one position of 4 * depth channels for each 16 x 16 pixels.
+    chex.assert_shape(tokens, (*BATCH, padded.shape[-3] * padded.shape[-2] // 256 * 8))
+    chex.assert_trees_all_close(tokens, _apply(encoder, params, padded), atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 32), (17, 31)])
+def test_decoder_drops_what_the_encoder_adds(height, width):
+    """Predictions have the size of the images: the top left of those of the next multiple of 16, in [0, 1]."""
+    cropped, whole = (ImageDecoder((*size, 3), depth=2, units=8) for size in ((height, width), (32, 32)))
+    latent = _latent()
+    params = _init(whole, *latent)
+    images = _apply(cropped, params, *latent)
+    chex.assert_shape(images, (*BATCH, height, width, 3))
+    chex.assert_trees_all_close(images, _apply(whole, params, *latent)[:, :, :height, :width], atol=1e-5)
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+def test_encoder_joins_vectors_indices_and_images():
+    """One MLP for all vectors and indices, then a CNN for each image size, which sees the images of that size stacked."""
+    rng = np.random.default_rng(1)
+    obs = {name: _pixels(*BATCH, *spec.shape) for name, spec in SPECS.items() if spec.kind == "image"}
+    obs |= {name: np.float32(rng.normal(0, 3, (*BATCH, *SPECS[name].shape))) for name in ("height", "speed")}
+    obs["gear"] = rng.integers(4, size=BATCH, dtype=np.int32)
+    encoder = build_networks(MODEL, SPECS, ActionSpec(True, 2), jnp.float32).encoder
+    params = _init(encoder, obs)
+    assert set(params) == {"mlp", "cnn_16x32", "cnn_20x16"}
+
+    height, speed = (np.sign(obs[name]) * np.log1p(np.abs(obs[name])) for name in ("height", "speed"))
+    vectors = np.concatenate([np.eye(4)[obs["gear"]], height[..., None], speed], -1)
+    expected = [
+        _apply(MLP(1, MODEL.units), params["mlp"], vectors),
+        _apply(ImageEncoder(MODEL.depth), params["cnn_16x32"], np.concatenate([obs["back"], obs["front"]], -1)),
+        _apply(ImageEncoder(MODEL.depth), params["cnn_20x16"], obs["map"]),
+    ]
+    chex.assert_trees_all_close(_apply(encoder, params, obs), jnp.concatenate(expected, -1), atol=1e-5)
+
+
+def test_decoder_predicts_every_key():
+    """Images of one size are channels of one prediction, in sorted order; every key has its own shape."""
+    decoder, latent = build_networks(MODEL, SPECS, ActionSpec(True, 2), jnp.float32).decoder, _latent()
+    params = _init(decoder, *latent)
+    predictions = _apply(decoder, params, *latent)
+    chex.assert_trees_all_equal(
+        {name: prediction.shape for name, prediction in predictions.items()},
+        {name: (*BATCH, *(spec.shape if name != "gear" else (4,))) for name, spec in SPECS.items()},
+    )
+
+    stacked = _apply(ImageDecoder((16, 32, 4), MODEL.depth, MODEL.units), params["cnn_16x32"], *latent)
+    deter, stoch = latent
+    hidden = _apply(MLP(1, MODEL.units), params["mlp"], jnp.concatenate([stoch.reshape((*BATCH, -1)), deter], -1))
+    expected = {
+        "back": stacked[..., :1],
+        "front": stacked[..., 1:],
+        "map": _apply(ImageDecoder((20, 16, 2), MODEL.depth, MODEL.units), params["cnn_20x16"], *latent),
+        "gear": _apply(Linear(4), params["gear"], hidden),
+        "height": _apply(Linear(1), params["height"], hidden)[..., 0],
+        "speed": _apply(Linear(2), params["speed"], hidden),
+    }
+    chex.assert_trees_all_close(predictions, expected, atol=1e-5)
+
+
+# The author's sizes: deter, hidden, classes, depth, units; trainable parameters with 64x64x3 images and 6 continuous actions.
+SIZES = {
+    "1m": ((512, 64, 4, 4, 64), 686846),
+    "12m": ((2048, 256, 16, 16, 256), 10494158),
+    "25m": ((3072, 384, 24, 24, 384), 23489326),
+    "50m": ((4096, 512, 32, 32, 512), 41650062),
+    "100m": ((6144, 768, 48, 48, 768), 93468238),
+    "200m": ((8192, 1024, 64, 64, 1024), 165948686),
+    "400m": ((12288, 1536, 96, 96, 1536), 372896398),
+}
+IMAGE, ACTION = (64, 64, 3), ActionSpec(discrete=False, size=6)
+MODULES = ("rssm", "encoder", "decoder", "reward", "continue", "actor", "critic")
+
+
+def _counts(size: str, image: tuple[int, int, int] = IMAGE, action: ActionSpec = ACTION) -> dict[str, int]:
+    widths = dict(zip(("deter", "hidden", "classes", "depth", "units"), SIZES[size][0], strict=True))
+    nets = build_networks(ModelConfig(**widths), {"image": ObsSpec("image", image)}, action, jnp.bfloat16)
+    return count_params(nets)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_parameter_counts(size):
+    """Nothing is allocated: the largest agent has 1.5 GB of weights."""
+    assert sum(_counts(size).values()) == SIZES[size][1]
+
+
+@pytest.mark.parametrize(
+    ("size", "counts"),
+    [
+        ("12m", (5979648, 220416, 1272003, 721407, 656129, 791052, 853503)),
+        ("200m", (95483904, 3492864, 20282115, 10749183, 10488833, 12601356, 12850431)),
+    ],
+)
+def test_parameter_counts_of_modules(size, counts):
+    assert _counts(size) == dict(zip(MODULES, counts, strict=True))
+
+
+@pytest.mark.parametrize(("image", "actions", "total"), [((96, 96, 1), 18, 186936082), ((64, 64, 3), 17, 165965075)])
+def test_parameter_counts_of_other_environments(image, actions, total):
+    """Atari and Crafter as the author runs them, with 200m."""
+    assert sum(_counts("200m", image, ActionSpec(True, actions)).values()) == total
