@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 DEFAULT_PRESET = "cartpole"
@@ -29,10 +29,28 @@ class _Section(BaseModel):
 class EnvConfig(_Section):
     """The environment."""
 
-    task: str = Field(default="gym:CartPole-v1", description="gym:<registered id> or import:<package.module>:<function>")
+    task: str = Field(
+        default="gym:CartPole-v1", description="gym:<registered id>, dmc:<domain>_<task> or import:<package.module>:<function>"
+    )
+    obs: Literal["state", "pixels", "both"] = Field(default="state", description="what dmc tasks show [choice]")
+    image_size: int = Field(default=64, ge=16, le=480, description="height and width of dmc images [pixels]")
+    camera: int | None = Field(default=None, ge=0, description="camera of dmc images; none: 0, for quadruped 2 [index]")
     num_envs: int = Field(default=1, ge=1, le=1024, description="environments stepped together [count]")
     action_repeat: int = Field(default=1, ge=1, le=100, description="simulator steps per decision, rewards summed [steps]")
     processes: bool = Field(default=False, description="step each environment in a process of its own [true/false]")
+
+    @field_validator("camera", mode="before")
+    @classmethod
+    def _none_can_be_typed(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.lower() == "none" else value
+
+    @model_validator(mode="after")
+    def _options_fit_the_task(self) -> "EnvConfig":
+        for name in ("obs", "image_size", "camera"):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default and not self.task.startswith("dmc:"):
+                raise ValueError(f"env.{name}={value!r} is for dmc tasks only; leave it out for env.task={self.task!r}")
+        return self
 
 
 # V3's model sizes, in the order of _WIDTHS.

@@ -20,7 +20,7 @@ def make_env(config: EnvConfig, render: bool = False) -> gymnasium.Env:
     Raises:
       EnvError: the environment cannot be made, or its spaces cannot be used.
     """
-    env: gymnasium.Env = CanonicalObservation(make_simulator(config.task, render), config.task)
+    env: gymnasium.Env = CanonicalObservation(make_simulator(config, render), config.task)
     if config.action_repeat > 1:
         env = ActionRepeat(env, config.action_repeat)
     # Outermost, so that an action is converted once a decision and not once a simulator step.

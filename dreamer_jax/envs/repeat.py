@@ -14,6 +14,8 @@ class ActionRepeat(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, repeat: int):
         super().__init__(env)
         self._repeat = repeat
+        if "render_fps" in env.metadata:  # a video shows one frame a decision
+            self.metadata = {**env.metadata, "render_fps": env.metadata["render_fps"] / repeat}
 
     def step(self, action: Any):
         total, success = 0.0, []

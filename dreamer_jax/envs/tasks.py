@@ -8,20 +8,25 @@ from typing import Any
 
 import gymnasium
 
+from dreamer_jax.config import EnvConfig
+from dreamer_jax.envs.dmc import make_dmc
 from dreamer_jax.envs.errors import EnvError, one_line
 
-_FORMS = "gym:<registered id>, gym:<module>:<registered id> or import:<package.module>:<function>"
+_FORMS = "gym:<registered id>, gym:<module>:<registered id>, dmc:<domain>_<task> or import:<package.module>:<function>"
 
 
-def make_simulator(task: str, render: bool = False) -> gymnasium.Env:
-    """Makes the environment that `task` names; frames can be rendered if `render` and it knows how to.
+def make_simulator(config: EnvConfig, render: bool = False) -> gymnasium.Env:
+    """Makes the environment that `config.task` names; frames can be rendered if `render` and it knows how to.
 
     Raises:
       EnvError: the task is malformed, unknown or not installed, or its environment cannot be made.
     """
+    task = config.task
     family, _, name = task.partition(":")
     if family == "gym" and name:
         return _make_registered(task, name, render)
+    if family == "dmc" and name:
+        return make_dmc(config, render)
     module, _, function = name.partition(":")
     if family == "import" and module and function:
         return _make_imported(task, module, function, render)
