@@ -5,7 +5,7 @@ from pathlib import Path
 from dreamer_jax.config import Config
 from dreamer_jax.replay import predict_bytes
 from dreamer_jax.runs import versions
-from dreamer_jax.spaces import ActionSpec, ObsSpecs
+from dreamer_jax.spaces import ActionSpec, LatentSpec, ObsSpecs
 
 
 def predicted_updates(config: Config) -> int:
@@ -13,19 +13,25 @@ def predicted_updates(config: Config) -> int:
     replay, env = config.replay, config.env
     decisions = config.train.frames // env.action_repeat
     # The warm-up lasts until every ring offers its share of the start positions.
-    warmup = min(decisions, replay.min_items + env.num_envs * (replay.batch_length - 1))
+    warmup = min(decisions, replay.min_items + env.num_envs * (replay.batch_length + replay.context - 1))
     return int((decisions - warmup) * replay.train_ratio / (replay.batch_size * replay.batch_length)) + 1
 
 
 def describe_run(
-    config: Config, run: Path, device: str, obs_specs: ObsSpecs, action_spec: ActionSpec, params: dict[str, int]
+    config: Config,
+    run: Path,
+    device: str,
+    obs_specs: ObsSpecs,
+    action_spec: ActionSpec,
+    latent: LatentSpec | None,
+    params: dict[str, int],
 ) -> str:
     """The lines printed at the start: device, versions, task, sizes, parameters, replay memory, run folder."""
     found = versions()
     model, replay = config.model, config.replay
     obs = ", ".join(f"{name} {spec.kind}{list(spec.shape) or ''}" for name, spec in sorted(obs_specs.items()))
     action = f"{action_spec.size} choices" if action_spec.discrete else f"{action_spec.size} continuous"
-    memory = predict_bytes(obs_specs, action_spec, replay.capacity)
+    memory = predict_bytes(obs_specs, action_spec, latent, replay.capacity)
     rows = {
         "preset": f"{config.preset}, seed {config.seed}",
         "task": f"{config.env.task}: {obs} -> {action}",

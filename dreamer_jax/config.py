@@ -168,6 +168,10 @@ class ReplayConfig(_Section):
     batch_size: int = Field(default=16, ge=1, description="sequences in a batch B [count]")
     batch_length: int = Field(default=64, ge=2, description="length of a sequence T [records]")
     train_ratio: float = Field(default=32.0, gt=0, description="replayed steps trained per record collected [ratio]")
+    context: Literal[0, 1] = Field(
+        default=1, description="1: sequences continue from the latent stored before them; 0: from the zero state [records]"
+    )
+    online: bool = Field(default=True, description="train on new sequences first, then on uniform ones [true/false]")
     min_items: int = Field(default=1024, ge=1, description="start positions that must be held before training starts [count]")
 
 
@@ -209,13 +213,14 @@ class Config(_Section):
     def _replay_holds_a_batch(self) -> "Config":
         replay, num_envs = self.replay, self.env.num_envs
         per_env = replay.capacity // num_envs
-        if per_env < replay.batch_length + 1:
+        window = replay.batch_length + replay.context
+        if per_env <= window:
             raise ValueError(
                 f"replay.capacity={replay.capacity} over {num_envs} environments holds {per_env} steps each; "
-                f"replay.batch_length={replay.batch_length} needs {replay.batch_length + 1}. "
+                f"replay.batch_length={replay.batch_length} needs {window + 1}. "
                 "Raise replay.capacity, or lower replay.batch_length"
             )
-        available = (per_env - replay.batch_length) * num_envs
+        available = (per_env - window + 1) * num_envs
         if replay.min_items > available:
             raise ValueError(
                 f"replay.min_items={replay.min_items} can never be reached: replay.capacity={replay.capacity} offers "

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dreamer_jax import rssm
 from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config
@@ -139,8 +140,16 @@ class _Run:
         device = select_device(config.device)
         self.nets = build_networks(config.model, envs.obs_specs, envs.action_spec, compute_dtype(config))
         settings = config.replay
+        latent = rssm.latent_spec(self.nets) if settings.context else None
         self.replay = Replay(
-            envs.obs_specs, envs.action_spec, settings.capacity, envs.num_envs, settings.batch_length, config.seed
+            envs.obs_specs,
+            envs.action_spec,
+            latent,
+            settings.capacity,
+            envs.num_envs,
+            settings.batch_length,
+            settings.online,
+            config.seed,
         )
         self.ratio = TrainRatio(settings.train_ratio, settings.batch_size, settings.batch_length)
         self.counters = Counters()
@@ -153,7 +162,10 @@ class _Run:
 
         write_environment(run, str(device.device_kind))
         self.log = stack.enter_context(contextlib.closing(MetricsLog(run, config, resume=resume_from is not None)))
-        print(describe_run(config, run, str(device), envs.obs_specs, envs.action_spec, count_params(self.nets)), flush=True)
+        print(
+            describe_run(config, run, str(device), envs.obs_specs, envs.action_spec, latent, count_params(self.nets)),
+            flush=True,
+        )
         self.progress = stack.enter_context(contextlib.closing(Progress(config.train.frames, self.counters.frames)))
         self.started = time.monotonic() - self.counters.wall_seconds
         self.logged = (self.counters.updates, self.counters.wall_seconds)
@@ -186,7 +198,8 @@ class _Run:
                 self.learner.acting, self.policy_key, counters.policy_steps, carry, step.obs, step.is_first
             )
             counters.policy_steps += 1
-            self.replay.add(step.obs, prev_action, step.reward, step.is_first, step.is_last, step.is_terminal)
+            latent = vars(self.learner.fetch_latent(carry.latent)) if self.replay.latent else {}
+            self.replay.add(step.obs, prev_action, step.reward, step.is_first, step.is_last, step.is_terminal, **latent)
             counters.records += envs.num_envs
             if self.replay.items >= config.replay.min_items:
                 due = self.ratio(counters.records)
@@ -252,10 +265,12 @@ class _Run:
 
     def _save(self, score: float | None) -> None:
         self.counters.wall_seconds = time.monotonic() - self.started
+        self.learner.write_back()
         host = {
             "counters": asdict(self.counters),
             "train_ratio": self.ratio.previous,
             "replay_end": self.replay.added,
+            "replay_queue": list(self.replay.queue),
             "replay_rng": self.replay.rng.bit_generator.state,
             "recent_returns": list(self.episodes.recent),
         }
@@ -267,6 +282,7 @@ class _Run:
         self.counters = Counters(**host["counters"])
         self.ratio.previous = host["train_ratio"]
         self.checkpoints.restore_replay(self.replay, host["replay_end"])
+        self.replay.queue.extend((env, first) for env, first in host["replay_queue"])
         self.replay.rng.bit_generator.state = host["replay_rng"]
         self.episodes.recent.extend(host["recent_returns"])
         truncate(self.run, frames)

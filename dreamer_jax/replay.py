@@ -1,14 +1,19 @@
 """Sequence replay in NumPy: one ring of records for each environment, sampled in windows. Imports no JAX.
 
 Every environment writes one record a step, so all rings move together and one counter describes them. A record holds the
-observation, the action that led to it, the reward received with it and the three flags; episodes follow one another.
+observation, the action that led to it, the reward received with it, the three flags, and the latent that the policy computed
+there; episodes follow one another.
+
+    record      0        1     2    ...    T          a window with one context record
+    used for   latent   training steps 1 to T         its flags and observation are not trained on
 """
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
-from dreamer_jax.spaces import ActionSpec, ObsSpecs, obs_bytes
+from dreamer_jax.spaces import ActionSpec, LatentSpec, ObsSpecs, obs_bytes
 
 FLAGS = ("is_first", "is_last", "is_terminal")
 
@@ -19,7 +24,11 @@ class ReplayError(ValueError):
 
 @dataclass(frozen=True)
 class Sequences:
-    """A sampled batch: obs {name: [B, T, ...]}, prev_action f32[B, T, A], reward f32[B, T], flags bool[B, T]."""
+    """A sampled batch: obs {name: [B, T, ...]}, prev_action f32[B, T, A], reward f32[B, T], flags bool[B, T].
+
+    start_deter [B, D] and start_stoch [B, S] are the stored latent before the first step; None without replay context.
+    env i64[B] and first i64[B] say which records these are, for `Replay.write_latents`.
+    """
 
     obs: dict[str, np.ndarray]
     prev_action: np.ndarray
@@ -27,34 +36,55 @@ class Sequences:
     is_first: np.ndarray
     is_last: np.ndarray
     is_terminal: np.ndarray
+    start_deter: np.ndarray | None
+    start_stoch: np.ndarray | None
+    env: np.ndarray
+    first: np.ndarray
 
 
-def predict_bytes(obs_specs: ObsSpecs, action_spec: ActionSpec, capacity: int) -> int:
+def predict_bytes(obs_specs: ObsSpecs, action_spec: ActionSpec, latent: LatentSpec | None, capacity: int) -> int:
     """Bytes that a full replay of `capacity` records takes."""
-    return capacity * (obs_bytes(obs_specs) + 4 * action_spec.size + 4 + len(FLAGS))
+    return capacity * (obs_bytes(obs_specs) + 4 * action_spec.size + 4 + len(FLAGS) + (latent.bytes if latent else 0))
 
 
 class Replay:
-    """Preallocated storage [num_envs, length, ...] with uniform sampling of contiguous windows.
+    """Preallocated storage [num_envs, length, ...] with sampling of contiguous windows.
 
     Args:
+      latent: the latent that records hold. Then a window has one more record in front, its context: training starts
+        from the latent stored there. None: no latents, and a window starts from the zero state.
       capacity: records over all environments; each ring holds capacity // num_envs.
       num_envs: environments E that write in lockstep.
-      sequence_length: records T in a sampled window.
+      sequence_length: trained records T in a sampled window.
+      online: give every record to training soon after it arrives: batches take the newest windows, one after another
+        without overlap, before uniform ones.
       seed: seed of the sampling.
     """
 
     def __init__(
-        self, obs_specs: ObsSpecs, action_spec: ActionSpec, capacity: int, num_envs: int, sequence_length: int, seed: int
+        self,
+        obs_specs: ObsSpecs,
+        action_spec: ActionSpec,
+        latent: LatentSpec | None,
+        capacity: int,
+        num_envs: int,
+        sequence_length: int,
+        online: bool,
+        seed: int,
     ) -> None:
         self.length = capacity // num_envs
-        if self.length < sequence_length:
+        self.context = 1 if latent else 0
+        self.window = sequence_length + self.context
+        if self.length < self.window:
             raise ReplayError(
                 f"replay of {capacity} steps over {num_envs} environments holds {self.length} steps each; a sequence needs "
-                f"{sequence_length}. Raise replay.capacity, or lower replay.batch_length"
+                f"{self.window}. Raise replay.capacity, or lower replay.batch_length"
             )
         self.num_envs = num_envs
         self.sequence_length = sequence_length
+        self.latent = latent
+        self.online = online
+        self.queue: deque[tuple[int, int]] = deque()  # (environment, first record) of windows not yet trained on
         self.added = 0  # records added to each ring since the beginning
         self.rng = np.random.default_rng(seed)
         # np.empty: pages are taken from the system only when records arrive.
@@ -67,6 +97,9 @@ class Replay:
         self.storage["reward"] = np.empty(shape, np.float32)
         for flag in FLAGS:
             self.storage[flag] = np.empty(shape, bool)
+        if latent:
+            self.storage["latent/deter"] = np.empty((*shape, latent.deter), latent.deter_dtype)
+            self.storage["latent/stoch"] = np.empty((*shape, latent.stoch), latent.stoch_dtype)
 
     def __len__(self) -> int:
         """Records held over all environments."""
@@ -75,7 +108,7 @@ class Replay:
     @property
     def items(self) -> int:
         """Start positions from which a whole window exists, over all environments."""
-        return self.num_envs * max(0, min(self.added, self.length) - self.sequence_length + 1)
+        return self.num_envs * max(0, min(self.added, self.length) - self.window + 1)
 
     def add(
         self,
@@ -85,8 +118,13 @@ class Replay:
         is_first: np.ndarray,
         is_last: np.ndarray,
         is_terminal: np.ndarray,
+        deter: np.ndarray | None = None,
+        stoch: np.ndarray | None = None,
     ) -> None:
-        """Writes one record of every environment: obs {name: [E, ...]}, prev_action [E, A], the others [E]."""
+        """Writes one record of every environment.
+
+        obs {name: [E, ...]}, prev_action [E, A], reward and flags [E]; with latents deter [E, D] and stoch indices [E, S].
+        """
         at = self.added % self.length
         for name in self._obs_keys:
             self.storage[f"obs/{name}"][:, at] = obs[name]
@@ -95,28 +133,41 @@ class Replay:
         self.storage["is_first"][:, at] = is_first
         self.storage["is_last"][:, at] = is_last
         self.storage["is_terminal"][:, at] = is_terminal
+        if self.latent:
+            assert deter is not None
+            assert stoch is not None
+            self.storage["latent/deter"][:, at] = deter.view(self.latent.deter_dtype)
+            self.storage["latent/stoch"][:, at] = stoch
         self.added += 1
+        if self.online and self.added % self.window == 0:
+            self.queue.extend((env, self.added - self.window) for env in range(self.num_envs))
 
     def sample(self, batch_size: int) -> Sequences:
-        """Draws windows uniformly from all start positions, with replacement.
+        """Draws windows: those of the online queue first, the rest uniformly from all start positions.
 
-        A window never spans the write head. Its first step is marked is_first: it starts from the zero state.
+        A window never spans the write head. Without replay context its first step is marked is_first: it starts from the
+        zero state.
 
         Raises:
           ReplayError: fewer records than one window.
         """
         if self.items == 0:
             raise ReplayError(
-                f"replay holds {min(self.added, self.length)} steps of each environment; batch_length="
-                f"{self.sequence_length} needs {self.sequence_length}. Collect more first, or lower replay.batch_length"
+                f"replay holds {min(self.added, self.length)} steps of each environment; batch_length={self.sequence_length} "
+                f"needs {self.window}. Collect more first, or lower replay.batch_length"
             )
-        env = self.rng.integers(self.num_envs, size=batch_size)
-        start = self.rng.integers(self.items // self.num_envs, size=batch_size)
-        # Positions count from the oldest record held; the modulus maps them into the ring.
-        oldest = max(0, self.added - self.length)
-        steps = (oldest + start[:, None] + np.arange(self.sequence_length)) % self.length  # [B, T]
-        window = {name: values[env[:, None], steps] for name, values in self.storage.items()}
-        window["is_first"][:, 0] = True
+        env, first = self._choose(batch_size)
+        steps = (first[:, None] + np.arange(self.window)) % self.length  # [B, window]
+        trained = steps[:, self.context :]  # [B, T]
+        window = {
+            name: values[env[:, None], trained] for name, values in self.storage.items() if not name.startswith("latent/")
+        }
+        start_deter = start_stoch = None
+        if self.latent:
+            start_deter = self.storage["latent/deter"][env, steps[:, 0]]
+            start_stoch = self.storage["latent/stoch"][env, steps[:, 0]]
+        else:
+            window["is_first"][:, 0] = True
         # A record followed by a reset closes its episode, also one that was abandoned.
         window["is_last"][:, :-1] |= window["is_first"][:, 1:]
         return Sequences(
@@ -126,7 +177,38 @@ class Replay:
             is_first=window["is_first"],
             is_last=window["is_last"],
             is_terminal=window["is_terminal"],
+            start_deter=start_deter,
+            start_stoch=start_stoch,
+            env=env,
+            first=first + self.context,
         )
+
+    def _choose(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Environment [B] and first record [B], counted from the beginning of the run, of each window."""
+        oldest = max(0, self.added - self.length)
+        fresh: list[tuple[int, int]] = []
+        while self.queue and len(fresh) < batch_size:
+            item = self.queue.popleft()
+            if item[1] >= oldest:  # overwritten windows are gone
+                fresh.append(item)
+        rest = batch_size - len(fresh)
+        env = self.rng.integers(self.num_envs, size=rest)
+        first = oldest + self.rng.integers(self.items // self.num_envs, size=rest)
+        queued = np.array(fresh, np.int64).reshape(-1, 2)
+        return np.concatenate([queued[:, 0], env]), np.concatenate([queued[:, 1], first])
+
+    def write_latents(self, env: np.ndarray, first: np.ndarray, deter: np.ndarray, stoch: np.ndarray) -> None:
+        """Puts newer latents into the records that a batch came from; those overwritten meanwhile are left alone.
+
+        env, first [B] as `sample` gave them; deter [B, T, D]; stoch indices [B, T, S].
+        """
+        assert self.latent
+        records = first[:, None] + np.arange(deter.shape[1])  # [B, T]
+        held = records >= self.added - self.length
+        envs = np.broadcast_to(env[:, None], records.shape)[held]
+        steps = records[held] % self.length
+        self.storage["latent/deter"][envs, steps] = deter.view(self.latent.deter_dtype)[held]
+        self.storage["latent/stoch"][envs, steps] = stoch[held]
 
     def read(self, begin: int, end: int) -> dict[str, np.ndarray]:
         """Copies records `begin` to `end` (counted from the beginning of the run) -> {name: [E, end - begin, ...]}."""

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from dreamer_jax import distributions
 from dreamer_jax.networks import Networks, apply, flatten_stoch
-from dreamer_jax.types import LatentDist, LatentState, Params, Trajectory
+from dreamer_jax.spaces import LatentSpec
+from dreamer_jax.types import LatentDist, LatentState, Params, StoredLatent, Trajectory
 
 
 def initial_state(nets: Networks, batch: tuple[int, ...]) -> LatentState:
@@ -19,6 +20,22 @@ def initial_state(nets: Networks, batch: tuple[int, ...]) -> LatentState:
         deter=jnp.zeros((*batch, c.deter), nets.dtype),
         stoch=jnp.zeros((*batch, c.stoch, c.classes), nets.dtype),
     )
+
+
+def latent_spec(nets: Networks) -> LatentSpec:
+    """How the replay stores this agent's latents."""
+    c = nets.rssm.config
+    return LatentSpec(c.deter, c.stoch, c.classes, bfloat16=nets.dtype == jnp.bfloat16)
+
+
+def to_stored(nets: Networks, state: LatentState) -> StoredLatent:
+    """Latents [..] in the replay's form; nothing is lost."""
+    return StoredLatent(state.deter, state.stoch.argmax(-1).astype(latent_spec(nets).stoch_dtype))
+
+
+def from_stored(nets: Networks, stored: StoredLatent) -> LatentState:
+    """The inverse of `to_stored`."""
+    return LatentState(stored.deter, jax.nn.one_hot(stored.stoch, nets.rssm.config.classes, dtype=nets.dtype))
 
 
 def features(state: LatentState) -> jax.Array:

@@ -40,6 +40,32 @@ class ActionSpec:
     size: int
 
 
+@dataclass(frozen=True)
+class LatentSpec:
+    """The latent that a record holds: deter [D] in the compute dtype, stoch [S] as class indices.
+
+    bfloat16 is stored as its bits (uint16), which NumPy can save.
+    """
+
+    deter: int
+    stoch: int
+    classes: int
+    bfloat16: bool
+
+    @property
+    def deter_dtype(self) -> np.dtype:
+        return np.dtype(np.uint16 if self.bfloat16 else np.float32)
+
+    @property
+    def stoch_dtype(self) -> np.dtype:
+        return np.min_scalar_type(self.classes - 1)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that one latent takes in the replay."""
+        return self.deter * self.deter_dtype.itemsize + self.stoch * self.stoch_dtype.itemsize
+
+
 ObsSpecs = dict[str, ObsSpec]
 
 

@@ -31,6 +31,14 @@ class LatentDist:
 
 
 @struct.dataclass
+class StoredLatent:
+    """A latent as the replay holds it: deter f[.., D] in the compute dtype, stoch as class indices u8|u16[.., S]."""
+
+    deter: jax.Array
+    stoch: jax.Array
+
+
+@struct.dataclass
 class Batch:
     """Replayed sequences.
 

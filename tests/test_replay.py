@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dreamer_jax.replay import FLAGS, Replay, ReplayError, TrainRatio, predict_bytes
-from dreamer_jax.spaces import ActionSpec, ObsSpec
+from dreamer_jax.spaces import ActionSpec, LatentSpec, ObsSpec
 
 OBS = {"env": ObsSpec("discrete", (), 100), "counter": ObsSpec("vector", (1,))}
 ACTION = ActionSpec(discrete=False, size=2)
@@ -14,7 +14,7 @@ quick = hypothesis.settings(max_examples=40, deadline=None)
 
 
 def _replay(length: int = 10, num_envs: int = 2, sequence_length: int = 4, seed: int = 0) -> Replay:
-    return Replay(OBS, ACTION, length * num_envs, num_envs, sequence_length, seed)
+    return Replay(OBS, ACTION, None, length * num_envs, num_envs, sequence_length, False, seed)
 
 
 def _flags(env: int, counter: int) -> tuple[bool, bool, bool]:
@@ -104,7 +104,7 @@ def test_sampling_leaves_the_storage_alone():
     _fill(replay, 13)
     before = {name: values.copy() for name, values in replay.storage.items()}
     batch = replay.sample(50)
-    for values in vars(batch).values():
+    for values in filter(lambda values: values is not None, vars(batch).values()):
         for array in values.values() if isinstance(values, dict) else [values]:
             array[...] = 0
     for name, values in before.items():
@@ -152,14 +152,15 @@ def test_read_gives_the_records_asked_for(begin, end):
     assert replay.read(begin, end)["reward"].min() >= 0
 
 
+@pytest.mark.parametrize("latent", [None, LatentSpec(5, 2, 3, False), LatentSpec(5, 2, 300, True)])
 @pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize(
     "obs", [OBS, {"x": ObsSpec("vector", (2, 3))}, {"i": ObsSpec("image", (8, 8, 3)), "n": ObsSpec("discrete", (), 5)}]
 )
-def test_predicted_memory_is_the_allocated_memory(obs, num_envs):
+def test_predicted_memory_is_the_allocated_memory(obs, num_envs, latent):
     """The announced bytes are those of the arrays."""
-    replay = Replay(obs, ACTION, 30, num_envs, 4, 0)
-    assert predict_bytes(obs, ACTION, 30) == sum(values.nbytes for values in replay.storage.values())
+    replay = Replay(obs, ACTION, latent, 30, num_envs, 4, False, 0)
+    assert predict_bytes(obs, ACTION, latent, 30) == sum(values.nbytes for values in replay.storage.values())
 
 
 def test_sampled_types():
@@ -179,7 +180,7 @@ def test_a_ring_shorter_than_a_sequence_is_refused():
     """The message names the sizes and the two settings that would help."""
     expected = "replay of 10 steps over 4 environments holds 2 steps each; a sequence needs 3. Raise replay.capacity"
     with pytest.raises(ReplayError, match=expected):
-        Replay(OBS, ACTION, 10, 4, 3, 0)
+        Replay(OBS, ACTION, None, 10, 4, 3, False, 0)
 
 
 def test_sampling_too_early_is_refused():
