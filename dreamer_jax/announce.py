@@ -7,6 +7,8 @@ from dreamer_jax.replay import predict_bytes
 from dreamer_jax.runs import versions
 from dreamer_jax.spaces import ActionSpec, LatentSpec, ObsSpecs
 
+MIB = 2**20
+
 
 def predicted_updates(config: Config) -> int:
     """Updates in the frame budget: records x train ratio / (B x T), less the warm-up. Resets are not counted."""
@@ -19,14 +21,14 @@ def predicted_updates(config: Config) -> int:
 
 def describe_run(
     config: Config,
-    run: Path,
+    run: Path | None,
     device: str,
     obs_specs: ObsSpecs,
     action_spec: ActionSpec,
     latent: LatentSpec | None,
     params: dict[str, int],
 ) -> str:
-    """The lines printed at the start: device, versions, task, sizes, parameters, replay memory, run folder."""
+    """The lines printed at the start: device, versions, task, sizes, parameters, budget, replay memory, run folder."""
     found = versions()
     model, replay = config.model, config.replay
     obs = ", ".join(f"{name} {spec.kind}{list(spec.shape) or ''}" for name, spec in sorted(obs_specs.items()))
@@ -41,9 +43,10 @@ def describe_run(
         "model": f"size {model.size}: deter {model.deter}, latents {model.stoch}x{model.classes}, units {model.units}",
         "parameters": f"{sum(params.values()):,} ({', '.join(f'{name} {count:,}' for name, count in sorted(params.items()))})",
         "batch": f"{replay.batch_size} x {replay.batch_length}, train ratio {replay.train_ratio:g}",
-        "budget": f"{config.train.frames:,} frames, about {predicted_updates(config):,} updates",
-        "replay": f"{replay.capacity:,} steps, {memory / 2**20:,.1f} MiB when full",
-        "run folder": str(run),
+        "budget": f"{config.train.frames:,} frames = {config.train.frames // config.env.action_repeat:,} decisions, "
+        f"about {predicted_updates(config):,} updates",
+        "replay": f"{replay.capacity:,} steps, {memory / MIB:,.1f} MiB when full",
+        "run folder": str(run or "none: a dry run"),
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())

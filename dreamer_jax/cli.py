@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import tyro
 
@@ -13,27 +14,37 @@ from dreamer_jax.replay import ReplayError
 USAGE = """Trains a Dreamer agent.
 
   train.py [--preset NAME] [--FIELD VALUE ...]   a new run
+  train.py ... --dry-run                         prints sizes, budget and memory of such a run, and trains nothing
   train.py --resume RUN                          goes on with a run from its last checkpoint
 
 The values below are those of the chosen preset. Presets: {presets}"""
 
 
-def training_request(arguments: Sequence[str]) -> tuple[Config, Path | None]:
-    """The command line of train.py -> (configuration, run to resume or None). `--help` prints and exits."""
+class Request(NamedTuple):
+    """What train.py is asked for: a new run, a dry run of one, or the resumption of `run`."""
+
+    config: Config
+    run: Path | None = None
+    dry: bool = False
+
+
+def training_request(arguments: Sequence[str]) -> Request:
+    """Reads the command line of train.py. `--help` prints and exits."""
     arguments = list(arguments)
     if "--resume" in arguments:
         if len(arguments) != 2 or arguments[0] != "--resume":
             raise ConfigError("--resume RUN takes no other option: a resumed run keeps its own configuration")
-        return Config(), Path(arguments[1])
+        return Request(Config(), run=Path(arguments[1]))
     wants_help = [word for word in arguments if word in ("-h", "--help")]
-    overrides = parse_arguments([word for word in arguments if word not in wants_help])
+    dry = "--dry-run" in arguments
+    overrides = parse_arguments([word for word in arguments if word not in (*wants_help, "--dry-run")])
     config = load_config(overrides.pop("preset", DEFAULT_PRESET), overrides)
     if wants_help:
         # tyro renders the help; the values were already checked above, with one-line errors.
         description = USAGE.format(presets=", ".join(preset_names()))
         spelled_as_read = {"use_underscores": True, "config": (tyro.conf.FlagConversionOff,)}
         tyro.cli(Config, default=config, args=["--help"], prog="train.py", description=description, **spelled_as_read)
-    return config, None
+    return Request(config, dry=dry)
 
 
 def run_command(main: Callable[[list[str]], None], arguments: Sequence[str]) -> None:

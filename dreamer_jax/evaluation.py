@@ -1,5 +1,6 @@
 """Playing with a trained agent: `load_policy`, `evaluate`, and a video of an episode."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,12 @@ class Policy:
         self._params = params
         self._step = compile_play(nets, config, deterministic)
 
+    def with_params(self, params: ActingParams) -> "Policy":
+        """The same compiled policy with other parameters."""
+        other = copy.copy(self)
+        other._params = params
+        return other
+
     def initial(self, batch: int, seed: int) -> PlayCarry:
         """The carry before the first step of `batch` environments."""
         return PlayCarry(initial_carry(self._nets, batch), jax.random.key(seed))
@@ -89,7 +96,7 @@ def load_policy(run: str | Path, checkpoint: str = "last", deterministic: bool =
     if device is not None:
         config = config.model_copy(update={"device": device})
     select_device(config.device)
-    nets = build_networks(config.model, *_read_specs(config.env), compute_dtype(config))
+    nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config))
     checkpoints = Checkpoints(run)
     like = jax.eval_shape(partial(init_agent, nets, config), jax.random.key(0))
     state = checkpoints.restore_agent(checkpoints.resolve(checkpoint), like)
@@ -97,7 +104,7 @@ def load_policy(run: str | Path, checkpoint: str = "last", deterministic: bool =
     return Policy(nets, config, acting_params(state), deterministic)
 
 
-def _read_specs(env: EnvConfig) -> tuple[ObsSpecs, ActionSpec]:
+def read_specs(env: EnvConfig) -> tuple[ObsSpecs, ActionSpec]:
     """What the environment shows and takes."""
     single = make_env(env)
     try:

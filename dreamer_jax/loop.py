@@ -23,14 +23,15 @@ from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config
 from dreamer_jax.devices import compute_dtype, select_device
 from dreamer_jax.envs import Step, VectorEnv, make_vector_env
-from dreamer_jax.evaluation import Policy, evaluate, summary, write_episode
+from dreamer_jax.evaluation import Policy, evaluate, read_specs, summary, write_episode
 from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import MetricsLog, Progress, read_metrics, truncate
-from dreamer_jax.networks import build_networks
+from dreamer_jax.networks import Networks, build_networks
 from dreamer_jax.plots import draw_curves
 from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay, TrainRatio
 from dreamer_jax.runs import check_writable, create_run, open_run, write_environment, write_json
+from dreamer_jax.spaces import LatentSpec
 from dreamer_jax.train_step import count_params, init_agent
 
 RECENT_EPISODES = 10
@@ -120,6 +121,19 @@ def resume(run: str | Path) -> Path:
         return _Run(config, run, envs, checkpoints, frames, stack).train()
 
 
+def describe(config: Config) -> str:
+    """What `train` would announce, without training: sizes, parameters, budget and replay memory."""
+    device = select_device(config.device)
+    obs_specs, action_spec = read_specs(config.env)
+    nets = build_networks(config.model, obs_specs, action_spec, compute_dtype(config))
+    return describe_run(config, None, str(device), obs_specs, action_spec, _stored(nets, config), count_params(nets))
+
+
+def _stored(nets: Networks, config: Config) -> LatentSpec | None:
+    """What the replay holds of each latent; None without replay context."""
+    return rssm.latent_spec(nets) if config.replay.context else None
+
+
 def _open_envs(stack: contextlib.ExitStack, config: Config, seed: int) -> VectorEnv:
     return stack.enter_context(contextlib.closing(make_vector_env(config.env, config.env.num_envs, seed)))
 
@@ -140,7 +154,7 @@ class _Run:
         device = select_device(config.device)
         self.nets = build_networks(config.model, envs.obs_specs, envs.action_spec, compute_dtype(config))
         settings = config.replay
-        latent = rssm.latent_spec(self.nets) if settings.context else None
+        latent = _stored(self.nets, config)
         self.replay = Replay(
             envs.obs_specs,
             envs.action_spec,
@@ -159,6 +173,8 @@ class _Run:
         self.learner = Learner(self.nets, config, state, self.replay)
         self.policy = compile_policy(self.nets, config.behavior, deterministic=False)
         self.policy_key = jax.random.fold_in(key, 1)
+        # For evaluations: compiled once, given the newest parameters each time.
+        self.players = {mode: Policy(self.nets, config, self.learner.acting, deterministic=mode) for mode in (True, False)}
 
         write_environment(run, str(device.device_kind))
         self.log = stack.enter_context(contextlib.closing(MetricsLog(run, config, resume=resume_from is not None)))
@@ -168,7 +184,7 @@ class _Run:
         )
         self.progress = stack.enter_context(contextlib.closing(Progress(config.train.frames, self.counters.frames)))
         self.started = time.monotonic() - self.counters.wall_seconds
-        self.logged = (self.counters.updates, self.counters.wall_seconds)
+        self.logged = (self.counters.frames, self.counters.updates, self.counters.wall_seconds)
         self.stop_requested = False
 
     def train(self) -> Path:
@@ -220,18 +236,20 @@ class _Run:
                 self._save(score=self._evaluate_on_the_way())
 
     def _log_train(self) -> None:
-        """Writes a metrics row and moves the progress bar."""
+        """Writes a metrics row and moves the progress bar, once for a frame."""
+        frames, updates, seconds = self.counters.frames, self.counters.updates, time.monotonic() - self.started
+        if frames == self.logged[0]:
+            return
+        speed = (updates - self.logged[1]) / (seconds - self.logged[2])
+        self.logged = (frames, updates, seconds)
         metrics = self.learner.fetch_metrics()
-        updates, seconds = self.counters.updates, time.monotonic() - self.started
-        speed = (updates - self.logged[0]) / max(1e-9, seconds - self.logged[1])
-        self.logged = (updates, seconds)
         if metrics:
             self._write("train", {**metrics, "updates_per_second": speed, "replay_records": len(self.replay)})
         losses = {name.removeprefix("loss/"): metrics[name] for name in MAIN_LOSSES if name in metrics}
-        self.progress.update(self.counters.frames, updates, speed, tuple(self.episodes.recent), losses)
+        self.progress.update(frames, updates, speed, tuple(self.episodes.recent), losses)
 
     def _evaluate(self, episodes: int, deterministic: bool) -> dict[str, Any]:
-        policy = Policy(self.nets, self.config, self.learner.newest(), deterministic)
+        policy = self.players[deterministic].with_params(self.learner.newest())
         return evaluate(policy, self.config.env, episodes, self.config.seed)
 
     def _evaluate_on_the_way(self) -> float:
@@ -257,7 +275,7 @@ class _Run:
             self._write("eval", row)
         draw_curves(read_metrics(self.run / "metrics.jsonl"), self.run / "curves.png", config.env.task)
         if config.train.video:
-            policy = Policy(self.nets, config, self.learner.newest(), deterministic=True)
+            policy = self.players[True].with_params(self.learner.newest())
             write_episode(policy, config.env, config.seed, self.run / "videos" / f"{self.counters.frames}.mp4")
         for name, result in results.items():
             print(f"  {name + ' policy:':22} {summary(result)}")

@@ -8,13 +8,15 @@ from dreamer_jax.cli import run_command
 def main(arguments: list[str]) -> None:
     from dreamer_jax.cli import training_request
 
-    config, run = training_request(arguments)
+    request = training_request(arguments)
     from dreamer_jax import loop
 
-    if run is None:
-        loop.train(config)
+    if request.run is not None:
+        loop.resume(request.run)
+    elif request.dry:
+        print(loop.describe(request.config))
     else:
-        loop.resume(run)
+        loop.train(request.config)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from counting import TINY
 
 from dreamer_jax import loop
-from dreamer_jax.cli import run_command, training_request
+from dreamer_jax.cli import Request, run_command, training_request
 from dreamer_jax.config import Config, ConfigError
 from dreamer_jax.envs import EnvError
 from dreamer_jax.replay import ReplayError
@@ -68,7 +68,7 @@ def test_an_interrupt_is_no_traceback(capsys):
 
 
 def train(arguments: list[str]) -> None:
-    config, run = training_request(arguments)
+    config, run, _ = training_request(arguments)
     loop.train(config) if run is None else loop.resume(run)
 
 
@@ -96,4 +96,25 @@ def test_training_refuses_in_one_line_and_leaves_no_run(arguments, message, caps
 
 
 def test_resume_asks_for_nothing_else():
-    assert training_request(["--resume", "a/run"]) == (Config(), Path("a/run"))
+    assert training_request(["--resume", "a/run"]) == Request(Config(), run=Path("a/run"))
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        # 250,000 decisions x 512 / 1024, less the warm-up: 1,024 start positions + 16 environments x 64 records, at half an
+        # update each.
+        ("dmc_proprio_paper", ["500,000 frames = 250,000 decisions, about 123,977 updates", "9,738,019"]),
+        ("dmc_proprio_head", ["1,100,000 frames = 1,100,000 decisions, about 1,097,953 updates", "640,867"]),
+    ],
+)
+def test_dry_run_says_the_budget_and_trains_nothing(preset, expected, capsys, tmp_path, monkeypatch):
+    """Frames, decisions, updates and parameters of the whole run; no run folder."""
+    pytest.importorskip("dm_control")
+    monkeypatch.chdir(tmp_path)
+    request = training_request(["--preset", preset, "--dry-run"])
+    assert request.dry
+    text = loop.describe(request.config)
+    for words in expected:
+        assert words in text
+    assert not any(tmp_path.iterdir())

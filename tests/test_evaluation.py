@@ -145,7 +145,7 @@ def test_checkpoints_by_name_and_number(finished_run, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(finished_run / "config.yaml", run)
-    replay = Replay({"observation": ObsSpec("vector", (2,))}, ActionSpec(True, 3), 10, 1, 2, seed=0)
+    replay = Replay({"observation": ObsSpec("vector", (2,))}, ActionSpec(True, 3), None, 10, 1, 2, False, seed=0)
     for frames, score in ((10, 1.0), (20, 3.0), (30, 2.0), (40, None)):
         with contextlib.closing(Checkpoints(run, keep=1)) as checkpoints:
             marked = jax.tree.map(lambda x, by=frames: x * 0 + by, state.actor.params)

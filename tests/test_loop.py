@@ -438,3 +438,22 @@ def test_a_folder_without_permission_is_refused(stopped_run, tmp_path):
     stopped_run.chmod(0o500)
     assert "cannot be written" in refusal(loop.resume, stopped_run)
     stopped_run.chmod(0o700)
+
+
+def test_latents_are_stored_and_saved_with_the_records(tmp_path):
+    """With replay context every record carries the latent of its observation, in the checkpoint too."""
+    config = tiny_config(tmp_path, **{"replay.context": 1, "replay.online": True, "train.frames": 60})
+    run = loop.train(config)
+    [segment] = (run / "replay").glob("*.npz")
+    with np.load(segment) as records:
+        deter, stoch, first = records["latent/deter"][0], records["latent/stoch"][0], records["is_first"][0]
+    # 60 decisions are 12 episodes of six records; the record after the last decision is not stored.
+    assert (deter.shape, deter.dtype, stoch.shape, stoch.dtype) == ((71, 16), np.float32, (71, 2), np.uint8)
+    assert np.isfinite(deter).all()
+    assert (np.abs(deter).sum(-1) > 0).all()
+    assert set(np.unique(stoch)) == {0, 1, 2}
+    # The latent at a reset depends on nothing before it: resets whose parameters have not changed in between agree.
+    resets = deter[first]
+    np.testing.assert_array_equal(resets[0], resets[1])
+    # Windows of 1 + 8 records: 7 whole ones in 71 records, given out in order by the online queue or still in it.
+    assert len(saved_host(run)["replay_queue"]) < 7

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,8 @@ def make_simulator(config: EnvConfig, render: bool = False) -> gymnasium.Env:
       EnvError: the task is malformed, unknown or not installed, or its environment cannot be made.
     """
     task = config.task
+    if render:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory; without a display it would complain
     family, _, name = task.partition(":")
     if family == "gym" and name:
         return _make_registered(task, name, render)
