@@ -9,6 +9,7 @@ A checkpoint names the last record that it needs, so a segment that is newer tha
 
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import zipfile
@@ -23,6 +24,9 @@ from orbax.checkpoint import checkpoint_managers
 from dreamer_jax.config import ConfigError
 from dreamer_jax.replay import Replay, ReplayError
 from dreamer_jax.types import AgentState
+
+# Orbax logs through absl, and warns of every checkpoint without a score and of every folder opened for reading.
+logging.getLogger("absl").setLevel(logging.ERROR)
 
 SEGMENT = re.compile(r"(\d+)-(\d+)\.npz")
 

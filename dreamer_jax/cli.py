@@ -1,6 +1,5 @@
 """The command line of the scripts: options into a configuration, errors into one line."""
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,7 +49,6 @@ def training_request(arguments: Sequence[str]) -> Request:
 
 def run_command(main: Callable[[list[str]], None], arguments: Sequence[str]) -> None:
     """Runs a script's main; what the user did wrong becomes one line on stderr and exit status 2."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of every checkpoint without a score
     try:
         main(list(arguments))
     except (ConfigError, EnvError, ReplayError) as error:

@@ -168,8 +168,8 @@ class ReplayConfig(_Section):
     batch_size: int = Field(default=16, ge=1, description="sequences in a batch B [count]")
     batch_length: int = Field(default=64, ge=2, description="length of a sequence T [records]")
     train_ratio: float = Field(default=32.0, gt=0, description="replayed steps trained per record collected [ratio]")
-    context: Literal[0, 1] = Field(
-        default=1, description="1: sequences continue from the latent stored before them; 0: from the zero state [records]"
+    context: int = Field(
+        default=1, ge=0, le=1, description="1: sequences continue from the stored latent; 0: from the zero state [records]"
     )
     online: bool = Field(default=True, description="train on new sequences first, then on uniform ones [true/false]")
     min_items: int = Field(default=1024, ge=1, description="start positions that must be held before training starts [count]")

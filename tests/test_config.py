@@ -227,3 +227,14 @@ def test_a_configuration_is_frozen(section, field):
 def test_discount_follows_its_horizon():
     assert Config().behavior.discount == pytest.approx(0.996997, abs=1e-6)
     assert load_config("cartpole", {"behavior.discount_horizon": 2}).behavior.discount == 0.5
+
+
+def test_every_number_and_choice_can_be_typed():
+    """The command line hands over words: each field takes the word of its own default."""
+    for name, field in field_names():
+        default = load_config("dmc_proprio_paper").model_dump(by_alias=True)
+        for part in name.split("."):
+            default = default[part]
+        if name not in ("preset", "model.size"):
+            load_config("dmc_proprio_paper", parse_arguments([f"--{name}", str(default)]))
+        assert field.description
