@@ -140,7 +140,7 @@ class Progress:
                 initial=min(initial, total_frames),
                 file=self._stream,
                 dynamic_ncols=True,
-                bar_format="{percentage:5.1f}%|{bar:16}|{postfix}",
+                bar_format="{percentage:5.1f}%|{bar:16}| {desc}",
             )
 
     def update(
@@ -181,7 +181,7 @@ class Progress:
             self.print(percent + text)
         else:
             self._bar.n = min(frames, self._total)
-            self._bar.set_postfix_str(text)  # draws the bar
+            self._bar.set_description_str(text)  # draws the bar
 
     def print(self, line: str) -> None:
         """Writes a line of its own, above the bar where there is one."""
