@@ -20,7 +20,7 @@ COMPILED = (
     {"optimizer"},
     {"train_step", "policy"},
 )
-HOST = {"config", "spaces", "replay", "metrics", "envs", "runs", "announce", "plots", "report"}
+HOST = {"config", "spaces", "replay", "metrics", "envs", "runs", "announce", "plots", "report", "scores"}
 JOINING = {"learner", "loop", "evaluation", "checkpoint", "cli", "devices"}
 MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | {"envs"})
 
