@@ -25,18 +25,22 @@ def describe_run(
     device: str,
     obs_specs: ObsSpecs,
     action_spec: ActionSpec,
+    key_layers: dict[str, tuple[str, str]],
     latent: LatentSpec | None,
     params: dict[str, int],
 ) -> str:
-    """The lines printed at the start: device, versions, task, sizes, parameters, budget, replay memory, run folder."""
+    """The lines printed at the start: device, versions, task, sizes, parameters, budget, replay memory, run folder.
+
+    `obs_specs` are the environment's; `key_layers` has the encoder's and decoder's layers for each key that is used.
+    """
     found = versions()
     model, replay = config.model, config.replay
-    obs = ", ".join(f"{name} {spec.kind}{list(spec.shape) or ''}" for name, spec in sorted(obs_specs.items()))
     action = f"{action_spec.size} choices" if action_spec.discrete else f"{action_spec.size} continuous"
-    memory = predict_bytes(obs_specs, action_spec, latent, replay.capacity)
+    memory = predict_bytes({name: obs_specs[name] for name in key_layers}, action_spec, latent, replay.capacity)
     rows = {
         "preset": f"{config.preset}, seed {config.seed}",
-        "task": f"{config.env.task}: {obs} -> {action}",
+        "task": f"{config.env.task}, {action}",
+        "observations": _key_table(obs_specs, key_layers),
         "environments": f"{config.env.num_envs}, action repeat {config.env.action_repeat}",
         "device": f"{device}, precision {config.precision}",
         "versions": ", ".join(f"{name} {found[name]}" for name in ("python", "jax", "flax", "gymnasium")),
@@ -49,4 +53,16 @@ def describe_run(
         "run folder": str(run or "none: a dry run"),
     }
     width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+    indent = "\n" + " " * (width + 2)
+    return "\n".join(f"{name:<{width}}  {indent.join(value.splitlines())}" for name, value in rows.items())
+
+
+def _key_table(obs_specs: ObsSpecs, key_layers: dict[str, tuple[str, str]]) -> str:
+    """What goes where: a line for each observation key with its kind, shape and layers."""
+    cells = [("key", "what it is", "encoder", "decoder")]
+    for name, spec in sorted(obs_specs.items()):
+        shape = f"{spec.classes} choices" if spec.kind == "discrete" else " x ".join(map(str, spec.shape)) or "1"
+        cells.append((name, f"{spec.kind} {shape}", *key_layers.get(name, ("-", "-"))))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells)
+    return "\n".join(line.rstrip() for line in lines)

@@ -177,7 +177,7 @@ def imagine_from_posterior(
 
     def act(action_key, state):
         outputs = apply(nets.actor, actor_params, rssm.features(state))
-        return distributions.sample(action_key, policy_distribution(outputs, config)).astype(nets.dtype)
+        return distributions.sample(action_key, policy_distribution(outputs, config))
 
     return rssm.imagine(nets, params, act, key, start, config.imagination_horizon)
 
@@ -199,7 +199,7 @@ def evaluate_trajectory(
     policy = apply(nets.actor, actor_params, features[:-1])
     return ActorCriticInputs(
         policy=policy_distribution(policy, config),
-        action=trajectory.action.astype(jnp.float32),
+        action=trajectory.action,
         reward=distributions.two_hot_mean(reward),
         continue_=jax.nn.sigmoid(continue_.astype(jnp.float32)),
         value_logits=apply(nets.critic, critic_params, features)["logits"],

@@ -6,13 +6,14 @@ with one line that names the value, what was expected and the nearest valid name
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 DEFAULT_PRESET = "cartpole"
@@ -90,6 +91,24 @@ class ModelConfig(_Section):
     critic_layers: int = Field(default=3, ge=1, description="hidden layers of the critic [count]")
     bins: int = Field(default=255, ge=3, description="bins of the symexp two-hot heads [count]")
     unimix: float = Field(default=0.01, ge=0, lt=1, description="uniform share mixed into the latents [fraction]")
+    encoder_keys: str = Field(
+        default=".*", description="observation keys that the encoder sees [regular expression, whole key]"
+    )
+    decoder_keys: str = Field(
+        default=".*", description="observation keys that the decoder reconstructs [regular expression, whole key]"
+    )
+
+    @field_validator("encoder_keys", "decoder_keys")
+    @classmethod
+    def _compiles(cls, value: str, info: ValidationInfo) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(
+                f"model.{info.field_name}={value!r} is not a regular expression ({error}); "
+                "'.*' takes every key, 'a|b' two of them"
+            ) from None
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from flax import struct
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config, ConfigError, EnvConfig
 from dreamer_jax.devices import compute_dtype, select_device
-from dreamer_jax.envs import make_env, make_vector_env
+from dreamer_jax.envs import env_seeds, make_env, make_vector_env
 from dreamer_jax.networks import Networks, build_networks
 from dreamer_jax.plots import write_video
 from dreamer_jax.policy import initial_carry, policy_step
@@ -24,7 +24,8 @@ from dreamer_jax.train_step import acting_params, init_agent
 from dreamer_jax.types import ActingParams, PolicyCarry
 
 MAX_PARALLEL = 20
-EVALUATION_SEED = 2**31  # training seeds lie below
+# Training seeds lie below. Evaluations on the way choose the best checkpoint, so the one that judges it has other seeds.
+EVALUATION_SEED, SELECTION_SEED = 2**31, 2**32
 
 
 @struct.dataclass
@@ -60,7 +61,8 @@ class Policy:
 
     def initial(self, batch: int, seed: int) -> PlayCarry:
         """The carry before the first step of `batch` environments."""
-        return PlayCarry(initial_carry(self._nets, batch), jax.random.key(seed))
+        key = jax.random.fold_in(jax.random.key(seed), EVALUATION_SEED)  # training with this seed uses other keys
+        return PlayCarry(initial_carry(self._nets, batch), key)
 
     def __call__(self, obs: dict[str, Any], carry: PlayCarry, is_first: Any) -> tuple[jax.Array, PlayCarry]:
         return self._step(self._params, carry, obs, is_first)
@@ -113,8 +115,8 @@ def read_specs(env: EnvConfig) -> tuple[ObsSpecs, ActionSpec]:
         single.close()
 
 
-def evaluate(policy: Policy, env: EnvConfig, episodes: int, seed: int) -> dict[str, Any]:
-    """Plays `episodes` fresh episodes on seeds that training never uses.
+def evaluate(policy: Policy, env: EnvConfig, episodes: int, seed: int, first_seed: int = EVALUATION_SEED) -> dict[str, Any]:
+    """Plays `episodes` fresh episodes on seeds that training never uses: `first_seed` + seed.
 
     Each environment contributes a number of episodes fixed beforehand, so that short episodes are not preferred.
 
@@ -123,7 +125,7 @@ def evaluate(policy: Policy, env: EnvConfig, episodes: int, seed: int) -> dict[s
     """
     num_envs = min(episodes, MAX_PARALLEL)
     quota = np.array([(episodes - i + num_envs - 1) // num_envs for i in range(num_envs)])
-    envs = make_vector_env(env, num_envs, EVALUATION_SEED + seed)
+    envs = make_vector_env(env, num_envs, first_seed + seed)
     try:
         returns, lengths, successes = _play(policy, envs, quota, seed)
     finally:
@@ -176,7 +178,7 @@ def record_episode(policy: Policy, env: EnvConfig, seed: int) -> tuple[list[np.n
     try:
         if single.render_mode != "rgb_array":
             raise ConfigError(f"{env.task} cannot render images, so there is no video; switch it off with --train.video false")
-        obs, _ = single.reset(seed=EVALUATION_SEED + seed)
+        obs, _ = single.reset(seed=env_seeds(EVALUATION_SEED + seed, 1)[0])
         carry = policy.initial(1, seed)
         frames, is_first, done = [_frame(single)], True, False
         while not done:

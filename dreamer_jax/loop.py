@@ -23,10 +23,10 @@ from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config
 from dreamer_jax.devices import compute_dtype, select_device
 from dreamer_jax.envs import Step, VectorEnv, make_vector_env
-from dreamer_jax.evaluation import Policy, evaluate, read_specs, summary, write_episode
+from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, read_specs, summary, write_episode
 from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import MetricsLog, Progress, read_metrics, truncate
-from dreamer_jax.networks import Networks, build_networks
+from dreamer_jax.networks import Networks, build_networks, key_layers
 from dreamer_jax.plots import draw_curves
 from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay, TrainRatio
@@ -126,7 +126,9 @@ def describe(config: Config) -> str:
     device = select_device(config.device)
     obs_specs, action_spec = read_specs(config.env)
     nets = build_networks(config.model, obs_specs, action_spec, compute_dtype(config))
-    return describe_run(config, None, str(device), obs_specs, action_spec, _stored(nets, config), count_params(nets))
+    return describe_run(
+        config, None, str(device), obs_specs, action_spec, key_layers(nets), _stored(nets, config), count_params(nets)
+    )
 
 
 def _stored(nets: Networks, config: Config) -> LatentSpec | None:
@@ -156,7 +158,7 @@ class _Run:
         settings = config.replay
         latent = _stored(self.nets, config)
         self.replay = Replay(
-            envs.obs_specs,
+            self.nets.obs_specs,
             envs.action_spec,
             latent,
             settings.capacity,
@@ -168,18 +170,27 @@ class _Run:
         self.ratio = TrainRatio(settings.train_ratio, settings.batch_size, settings.batch_length)
         self.counters = Counters()
         self.episodes = Episodes(envs.num_envs)
-        init, key = jax.jit(partial(init_agent, self.nets, config)), jax.random.key(config.seed)
-        state = init(key) if resume_from is None else self._restore(resume_from, jax.eval_shape(init, key))
+        agent_key, self.policy_key = jax.random.split(jax.random.key(config.seed))
+        init = jax.jit(partial(init_agent, self.nets, config))
+        state = init(agent_key) if resume_from is None else self._restore(resume_from, jax.eval_shape(init, agent_key))
         self.learner = Learner(self.nets, config, state, self.replay)
         self.policy = compile_policy(self.nets, config.behavior, deterministic=False)
-        self.policy_key = jax.random.fold_in(key, 1)
         # For evaluations: compiled once, given the newest parameters each time.
         self.players = {mode: Policy(self.nets, config, self.learner.acting, deterministic=mode) for mode in (True, False)}
 
         write_environment(run, str(device.device_kind))
         self.log = stack.enter_context(contextlib.closing(MetricsLog(run, config, resume=resume_from is not None)))
         print(
-            describe_run(config, run, str(device), envs.obs_specs, envs.action_spec, latent, count_params(self.nets)),
+            describe_run(
+                config,
+                run,
+                str(device),
+                envs.obs_specs,
+                envs.action_spec,
+                key_layers(self.nets),
+                latent,
+                count_params(self.nets),
+            ),
             flush=True,
         )
         self.progress = stack.enter_context(contextlib.closing(Progress(config.train.frames, self.counters.frames)))
@@ -248,13 +259,13 @@ class _Run:
         losses = {name.removeprefix("loss/"): metrics[name] for name in MAIN_LOSSES if name in metrics}
         self.progress.update(frames, updates, speed, tuple(self.episodes.recent), losses)
 
-    def _evaluate(self, episodes: int, deterministic: bool) -> dict[str, Any]:
+    def _evaluate(self, episodes: int, deterministic: bool, first_seed: int) -> dict[str, Any]:
         policy = self.players[deterministic].with_params(self.learner.newest())
-        return evaluate(policy, self.config.env, episodes, self.config.seed)
+        return evaluate(policy, self.config.env, episodes, self.config.seed, first_seed)
 
     def _evaluate_on_the_way(self) -> float:
         """A short evaluation -> its mean return, by which the best checkpoint is known."""
-        result = self._evaluate(self.config.train.eval_episodes, deterministic=True)
+        result = self._evaluate(self.config.train.eval_episodes, True, SELECTION_SEED)
         self._write("eval", {key: result[key] for key in ("return_mean", "return_std", "length_mean", "episodes")})
         self.progress.print(f"frame {self.counters.frames}: evaluation {summary(result)}")
         return result["return_mean"]
@@ -264,8 +275,8 @@ class _Run:
         config = self.config
         print(f"Evaluating the last agent over {config.train.final_episodes} fresh episodes ...", flush=True)
         results = {
-            "deterministic": self._evaluate(config.train.final_episodes, deterministic=True),
-            "sampled": self._evaluate(config.train.final_episodes, deterministic=False),
+            "deterministic": self._evaluate(config.train.final_episodes, True, EVALUATION_SEED),
+            "sampled": self._evaluate(config.train.final_episodes, False, EVALUATION_SEED),
         }
         counters = asdict(self.counters)
         write_json(self.run / "evaluation.json", {"task": config.env.task, "checkpoint": "last", **counters, **results})

@@ -5,6 +5,7 @@ Parameters are float32; `dtype` is the compute dtype of matmuls and activations.
 
 import itertools
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax.config import ModelConfig
+from dreamer_jax.config import ConfigError, ModelConfig
 from dreamer_jax.distributions import symlog
 from dreamer_jax.spaces import ActionSpec, ObsSpec, ObsSpecs
 from dreamer_jax.types import Params
@@ -302,7 +303,10 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class Networks:
-    """Every module of an agent. Built once; holds no parameters."""
+    """Every module of an agent. Built once; holds no parameters.
+
+    `obs_specs` has the keys that the encoder or the decoder uses: what the replay has to hold.
+    """
 
     encoder: Encoder
     rssm: RSSM
@@ -317,23 +321,55 @@ class Networks:
 
 
 def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: ActionSpec, dtype: Dtype) -> Networks:
-    """Builds the modules for an environment's spaces; keys are used in sorted order."""
-    specs = tuple(sorted(obs_specs.items()))
+    """Builds the modules for an environment's spaces; keys are used in sorted order.
+
+    Raises:
+      ConfigError: `encoder_keys` or `decoder_keys` takes no key, or an image that is too small for the layers.
+    """
+    encoded = _select(obs_specs, config.encoder_keys, "encoder")
+    decoded = _select(obs_specs, config.decoder_keys, "decoder")
     two_hot = (("logits", config.bins),)
     size = action_spec.size
     policy = (("logits", size),) if action_spec.discrete else (("mean", size), ("std", size))
     return Networks(
-        encoder=Encoder(specs, config, dtype),
+        encoder=Encoder(encoded, config, dtype),
         rssm=RSSM(config, dtype),
-        decoder=Decoder(specs, config, dtype),
+        decoder=Decoder(decoded, config, dtype),
         reward=Head(two_hot, config.reward_layers, config.units, 0.0, dtype),
         continue_=Head((("logit", 1),), config.continue_layers, config.units, 1.0, dtype),
         actor=Head(policy, config.actor_layers, config.units, 0.01, dtype),
         critic=Head(two_hot, config.critic_layers, config.units, 0.0, dtype),
-        obs_specs=obs_specs,
+        obs_specs=dict(sorted({**dict(encoded), **dict(decoded)}.items())),
         action_spec=action_spec,
         dtype=dtype,
     )
+
+
+def _select(obs_specs: ObsSpecs, pattern: str, part: str) -> Specs:
+    """The keys that a part of the world model works on."""
+    chosen = tuple((name, spec) for name, spec in sorted(obs_specs.items()) if re.fullmatch(pattern, name))
+    if not chosen:
+        raise ConfigError(f"model.{part}_keys={pattern!r} takes none of the observation keys {', '.join(sorted(obs_specs))}")
+    for name, spec in chosen:
+        if spec.kind == "image" and min(spec.shape[:2]) < IMAGE_FACTOR:
+            raise ConfigError(
+                f"observation key {name!r} is an image of {spec.shape[0]}x{spec.shape[1]} pixels; at least "
+                f"{IMAGE_FACTOR}x{IMAGE_FACTOR} are needed. Enlarge it with gymnasium.wrappers.ResizeObservation, or leave it "
+                f"out with --model.encoder_keys and --model.decoder_keys"
+            )
+    return chosen
+
+
+def key_layers(nets: Networks) -> dict[str, tuple[str, str]]:
+    """{observation key: (its layers in the encoder, its layers in the decoder)}, "-" where it is not used."""
+
+    def layers(specs: Specs, name: str) -> str:
+        spec = dict(specs).get(name)
+        if spec is None:
+            return "-"
+        return f"cnn {spec.shape[0]}x{spec.shape[1]}" if spec.kind == "image" else "mlp"
+
+    return {name: (layers(nets.encoder.specs, name), layers(nets.decoder.specs, name)) for name in nets.obs_specs}
 
 
 def apply(module: nn.Module, params: Params, *inputs: Any, method: str | None = None) -> Any:

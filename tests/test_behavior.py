@@ -253,3 +253,13 @@ def test_every_posterior_state_starts_a_trajectory():
             start = jax.tree.map(lambda x: x[0, b * 5 + t], trajectory.states)  # noqa: B023
             chex.assert_trees_all_equal(start, jax.tree.map(lambda x: x[b, t], states))  # noqa: B023
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
+
+
+def test_imagined_actions_keep_their_precision_under_bfloat16():
+    """The actor's log-probability belongs to the number that was drawn, not to its bfloat16 neighbour."""
+    nets, (world_model, actor, _) = helpers.tiny_networks(False, jnp.bfloat16), helpers.tiny_params(False)
+    states = helpers.random_state(nets, 0, (2, 5))
+    trajectory = behavior.imagine_from_posterior(nets, helpers.CONFIG.behavior, world_model, actor, jax.random.key(0), states)
+    chex.assert_type(trajectory.action, jnp.float32)
+    chex.assert_type(trajectory.states.deter, jnp.bfloat16)
+    assert (trajectory.action != trajectory.action.astype(jnp.bfloat16).astype(jnp.float32)).mean() > 0.9

@@ -118,3 +118,24 @@ def test_dry_run_says_the_budget_and_trains_nothing(preset, expected, capsys, tm
     for words in expected:
         assert words in text
     assert not any(tmp_path.iterdir())
+
+
+def test_the_start_says_what_goes_where():
+    """Every key with its layers; a key that neither part uses takes no replay memory."""
+    pytest.importorskip("dm_control")
+
+    def described(*options):
+        return loop.describe(training_request(["--preset", "dmc_proprio_cpu", *options, "--dry-run"]).config)
+
+    both = described("--env.obs", "both", "--model.encoder_keys", "image|velocity", "--model.decoder_keys", "velocity")
+    rows = [line.split() for line in both.splitlines()]
+    assert ["image", *["image", "64", "x", "64", "x", "3"], *["cnn", "64x64"], "-"] in rows
+    assert ["position", "vector", "4", "-", "-"] in rows
+    assert ["velocity", "vector", "4", "mlp", "mlp"] in rows
+
+    def megabytes(text):
+        line = next(line for line in text.splitlines() if line.startswith("replay"))
+        return float(line.split()[3].replace(",", ""))
+
+    difference = megabytes(both) - megabytes(described("--model.encoder_keys", "velocity", "--model.decoder_keys", "velocity"))
+    assert difference == pytest.approx(100_000 * 64 * 64 * 3 / 2**20, abs=0.2)

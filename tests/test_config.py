@@ -238,3 +238,8 @@ def test_every_number_and_choice_can_be_typed():
         if name not in ("preset", "model.size"):
             load_config("dmc_proprio_paper", parse_arguments([f"--{name}", str(default)]))
         assert field.description
+
+
+def test_a_key_pattern_that_does_not_compile_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.encoder_keys='\(a' is not a regular expression"):
+        load_config("cartpole", {"model.encoder_keys": "(a"})

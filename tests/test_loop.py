@@ -174,7 +174,7 @@ def without_learning(monkeypatch):
 
     result = dict.fromkeys(("return_mean", "return_std", "return_min", "return_max", "length_mean"), 0.0) | {"episodes": 1}
     monkeypatch.setattr(learner_module, "compile_train_step", count)
-    monkeypatch.setattr(loop, "evaluate", lambda policy, env, episodes, seed: result)
+    monkeypatch.setattr(loop, "evaluate", lambda policy, env, episodes, seed, first_seed: result)
 
 
 @pytest.mark.parametrize(
@@ -468,3 +468,45 @@ def test_a_run_with_replay_context_learns_and_resumes(tmp_path):
     assert saved_host(run)["counters"]["frames"] == 90
     with np.load(max((run / "replay").glob("*.npz"))) as records:
         assert np.isfinite(records["latent/deter"]).all()
+
+
+def test_acting_training_and_evaluation_draw_from_different_keys(tmp_path, monkeypatch):
+    """Keys are counted up by fold_in; two streams from one key would share their noise."""
+    seen: dict[str, set[bytes]] = {}
+
+    def record(name, key):
+        seen.setdefault(name, set()).add(np.asarray(jax.random.key_data(key)).tobytes())
+
+    compile_policy, initial = loop.compile_policy, loop.Policy.initial
+
+    def recording_policy(*arguments, **options):
+        step = compile_policy(*arguments, **options)
+
+        def recorded(params, key, counter, *rest):
+            record("act", jax.random.fold_in(key, counter))
+            return step(params, key, counter, *rest)
+
+        return recorded
+
+    def recording_initial(self, batch, seed):
+        carry, key = initial(self, batch, seed), None
+        for _ in range(10):
+            key, step = jax.random.split(carry.key if key is None else key)
+            record("evaluate", step)
+        return carry
+
+    class RecordingLearner(loop.Learner):
+        def update(self, count):
+            for i in range(count):
+                record("train", jax.random.fold_in(self.state.key, self.state.step + i))
+            super().update(count)
+
+    monkeypatch.setattr(loop, "compile_policy", recording_policy)
+    monkeypatch.setattr(loop.Policy, "initial", recording_initial)
+    monkeypatch.setattr(loop, "Learner", RecordingLearner)
+    loop.train(tiny_config(tmp_path, train__frames=60, train__final_episodes=1))
+    assert all(len(keys) >= 10 for keys in seen.values())
+    assert seen.keys() == {"act", "train", "evaluate"}
+    assert not seen["act"] & seen["train"]
+    assert not seen["act"] & seen["evaluate"]
+    assert not seen["train"] & seen["evaluate"]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer_jax.config import ModelConfig
-from dreamer_jax.networks import MLP, ImageDecoder, ImageEncoder, Linear, apply, build_networks
+from dreamer_jax.config import ConfigError, ModelConfig
+from dreamer_jax.networks import MLP, ImageDecoder, ImageEncoder, Linear, apply, build_networks, key_layers
 from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.train_step import count_params
 
@@ -24,6 +24,7 @@ SPECS = {  # not sorted: the order of the keys must not matter
     "back": ObsSpec("image", (16, 32, 1)),
     "height": ObsSpec("vector", ()),
 }
+MIXED = {"camera": ObsSpec("image", (16, 32, 3)), "joint": ObsSpec("vector", (2,)), "goal": ObsSpec("discrete", (), classes=5)}
 
 
 def _init(module, *inputs):
@@ -41,7 +42,7 @@ def _pixels(*shape: int) -> np.ndarray:
 
 
 def _latent() -> tuple[jax.Array, jax.Array]:
-    state = helpers.random_state(build_networks(MODEL, {}, ActionSpec(True, 2), jnp.float32), 0, BATCH)
+    state = helpers.random_state(build_networks(MODEL, MIXED, ActionSpec(True, 2), jnp.float32), 0, BATCH)
     return state.deter, state.stoch
 
 
@@ -157,3 +158,28 @@ def test_parameter_counts_of_modules(size, counts):
 def test_parameter_counts_of_other_environments(image, actions, total):
     """Atari and Crafter as the author runs them, with 200m."""
     assert sum(_counts("200m", image, ActionSpec(True, actions)).values()) == total
+
+
+def test_keys_go_where_the_patterns_say():
+    """A pattern has to match the whole key; what no part uses is not in `obs_specs`."""
+    nets = build_networks(ModelConfig(encoder_keys="cam.*|goal", decoder_keys="goal"), MIXED, ACTION, jnp.float32)
+    assert [name for name, _ in nets.encoder.specs] == ["camera", "goal"]
+    assert [name for name, _ in nets.decoder.specs] == ["goal"]
+    assert list(nets.obs_specs) == ["camera", "goal"]
+    assert key_layers(nets) == {"camera": ("cnn 16x32", "-"), "goal": ("mlp", "mlp")}
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_pattern_that_takes_no_key_is_refused(part):
+    with pytest.raises(ConfigError, match=rf"model\.{part}_keys='join' takes none of the observation keys camera, goal, joint"):
+        build_networks(ModelConfig(**{f"{part}_keys": "join"}), MIXED, ACTION, jnp.float32)
+
+
+@pytest.mark.parametrize("shape", [(15, 64, 3), (64, 8, 1)])
+def test_an_image_too_small_for_the_layers_is_refused(shape):
+    """Four halvings need 16 pixels; left out by the patterns, it does not matter."""
+    specs = MIXED | {"tiny": ObsSpec("image", shape)}
+    with pytest.raises(ConfigError, match=rf"'tiny' is an image of {shape[0]}x{shape[1]} pixels; at least 16x16 are needed"):
+        build_networks(ModelConfig(), specs, ACTION, jnp.float32)
+    without = ModelConfig(encoder_keys="joint", decoder_keys="joint|goal")
+    assert set(build_networks(without, specs, ACTION, jnp.float32).obs_specs) == {"joint", "goal"}
