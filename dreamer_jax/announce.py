@@ -37,6 +37,7 @@ def describe_run(
     model, replay = config.model, config.replay
     action = f"{action_spec.size} choices" if action_spec.discrete else f"{action_spec.size} continuous"
     memory = predict_bytes({name: obs_specs[name] for name in key_layers}, action_spec, latent, replay.capacity)
+    used = memory * min(1.0, config.train.frames / config.env.action_repeat / replay.capacity)
     rows = {
         "preset": f"{config.preset}, seed {config.seed}",
         "task": f"{config.env.task}, {action}",
@@ -49,7 +50,7 @@ def describe_run(
         "batch": f"{replay.batch_size} x {replay.batch_length}, train ratio {replay.train_ratio:g}",
         "budget": f"{config.train.frames:,} frames = {config.train.frames // config.env.action_repeat:,} decisions, "
         f"about {predicted_updates(config):,} updates",
-        "replay": f"{replay.capacity:,} steps, {memory / MIB:,.1f} MiB when full",
+        "replay": f"{replay.capacity:,} steps, {memory / MIB:,.1f} MiB when full, {used / MIB:,.1f} MiB with this budget",
         "run folder": str(run or "none: a dry run"),
     }
     width = max(map(len, rows))

@@ -163,6 +163,15 @@ class BehaviorConfig(_Section):
     norm_high: float = Field(default=95.0, ge=0, le=100, description="upper percentile of the return range [percent]")
     norm_limit: float = Field(default=1.0, gt=0, description="smallest divisor of the advantage [return]")
 
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> "BehaviorConfig":
+        for low, high in (("min_std", "max_std"), ("norm_low", "norm_high")):
+            if getattr(self, low) >= getattr(self, high):
+                raise ValueError(
+                    f"behavior.{low}={getattr(self, low)} has to be below behavior.{high}={getattr(self, high)}; change one"
+                )
+        return self
+
     @property
     def discount(self) -> float:
         return 1.0 - 1.0 / self.discount_horizon

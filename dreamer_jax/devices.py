@@ -26,8 +26,20 @@ def select_device(name: str) -> Any:
     return device
 
 
+def resolve_precision(config: Config) -> Config:
+    """Puts a dtype in the place of "auto": float32 on CPU, where bfloat16 is slower, and bfloat16 elsewhere.
+
+    A run keeps the result, so that it goes on in the same precision on another device.
+
+    Raises:
+      ConfigError: as `select_device`.
+    """
+    platform = select_device(config.device).platform
+    if config.precision != "auto":
+        return config
+    return config.model_copy(update={"precision": "float32" if platform == "cpu" else "bfloat16"})
+
+
 def compute_dtype(config: Config) -> Any:
-    """float32 or bfloat16; "auto" is float32 on CPU, where bfloat16 is slower, and bfloat16 elsewhere."""
-    if config.precision == "auto":
-        return jnp.float32 if select_device(config.device).platform == "cpu" else jnp.bfloat16
-    return jnp.dtype(config.precision)
+    """The dtype of a configuration's precision."""
+    return jnp.dtype(resolve_precision(config).precision)

@@ -15,10 +15,11 @@ from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config, ConfigError, EnvConfig
 from dreamer_jax.devices import compute_dtype, select_device
 from dreamer_jax.envs import env_seeds, make_env, make_vector_env
+from dreamer_jax.envs.errors import one_line
 from dreamer_jax.networks import Networks, build_networks
 from dreamer_jax.plots import write_video
 from dreamer_jax.policy import initial_carry, policy_step
-from dreamer_jax.runs import open_run, write_json
+from dreamer_jax.runs import check_writable, open_run, write_json
 from dreamer_jax.spaces import ActionSpec, ObsSpecs
 from dreamer_jax.train_step import acting_params, init_agent
 from dreamer_jax.types import ActingParams, PolicyCarry
@@ -121,7 +122,8 @@ def evaluate(policy: Policy, env: EnvConfig, episodes: int, seed: int, first_see
     Each environment contributes a number of episodes fixed beforehand, so that short episodes are not preferred.
 
     Returns:
-      returns, lengths (decisions) and successes of every episode, with return mean, standard deviation and range.
+      returns and lengths (decisions) of every episode, with return mean, standard deviation and range, and the mean success
+      where the environment reports it.
     """
     num_envs = min(episodes, MAX_PARALLEL)
     quota = np.array([(episodes - i + num_envs - 1) // num_envs for i in range(num_envs)])
@@ -172,7 +174,7 @@ def record_episode(policy: Policy, env: EnvConfig, seed: int) -> tuple[list[np.n
     """Plays one episode and renders it -> frames uint8[H, W, 3], frames per second of real time.
 
     Raises:
-      ConfigError: the environment cannot render.
+      ConfigError: the environment cannot render. Whatever else its `render` raises comes through.
     """
     single = make_env(env, render=True)
     try:
@@ -187,7 +189,7 @@ def record_episode(policy: Policy, env: EnvConfig, seed: int) -> tuple[list[np.n
             obs, _, terminated, truncated, _ = single.step(np.asarray(action)[0])
             is_first, done = False, terminated or truncated
             frames.append(_frame(single))
-        return frames, int(single.metadata.get("render_fps", 30))
+        return frames, max(1, round(single.metadata.get("render_fps") or 30))
     finally:
         single.close()
 
@@ -197,16 +199,17 @@ def _frame(env: Any) -> np.ndarray:
 
 
 def evaluate_run(
-    run: Path, checkpoint: str, episodes: int, deterministic: bool, seed: int, device: str, video: bool
+    run: Path, checkpoint: str, episodes: int, deterministic: bool, seed: int, device: str | None, video: bool
 ) -> dict[str, Any]:
     """Evaluates a run's agent, prints the result, and writes `evaluations/<checkpoint>-<policy>.json` and a video.
 
     Raises:
-      ConfigError: not a run, no such checkpoint, or no episodes asked for.
+      ConfigError: not a run or not writable, no such checkpoint, or no episodes asked for.
     """
     if episodes < 1:
         raise ConfigError(f"--episodes {episodes}: at least 1 is needed")
     policy = load_policy(run, checkpoint, deterministic, device)
+    check_writable(run)
     env = policy.config.env
     result = {"task": env.task, "checkpoint": checkpoint, "seed": seed} | evaluate(policy, env, episodes, seed)
     name = f"{checkpoint}-{'deterministic' if deterministic else 'sampled'}"
@@ -220,15 +223,15 @@ def evaluate_run(
 
 
 def write_episode(policy: Policy, env: EnvConfig, seed: int, path: Path) -> None:
-    """Records one episode as a video and says where it is, or why there is none."""
+    """Records one episode as a video and says where it is, or why there is none: rendering fails in many ways."""
     try:
         frames, fps = record_episode(policy, env, seed)
-    except ConfigError as error:
-        print(f"no video: {error}")
-        return
-    path.parent.mkdir(exist_ok=True)
-    write_video(frames, path, fps)
-    print(f"wrote {path}")
+        path.parent.mkdir(exist_ok=True)
+        write_video(frames, path, fps)
+    except Exception as error:  # a picture is not worth a run's results
+        print(f"no video: {one_line(error)}")
+    else:
+        print(f"wrote {path}")
 
 
 def summary(result: dict[str, Any]) -> str:

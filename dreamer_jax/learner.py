@@ -39,10 +39,11 @@ class Learner:
 
     def update(self, count: int) -> None:
         """Dispatches `count` updates."""
-        for _ in range(count):
+        for remaining in reversed(range(count)):
             sequences = self._replay.sample(self._batch_size)
             batch = to_batch(sequences, self._start(sequences))
-            self.acting = self.newest()
+            if not remaining:
+                self.acting = self.newest()
             self.state, metrics, latents = self._train_step(self.state, batch)
             self._metrics.append(metrics)
             if self._replay.latent:

@@ -21,11 +21,11 @@ from dreamer_jax import rssm
 from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config
-from dreamer_jax.devices import compute_dtype, select_device
+from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.envs import Step, VectorEnv, make_vector_env
 from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, read_specs, summary, write_episode
 from dreamer_jax.learner import Learner
-from dreamer_jax.metrics import MetricsLog, Progress, read_metrics, truncate
+from dreamer_jax.metrics import RETURN_WINDOW, MetricsLog, Progress, read_metrics, truncate
 from dreamer_jax.networks import Networks, build_networks, key_layers
 from dreamer_jax.plots import draw_curves
 from dreamer_jax.policy import compile_policy, initial_carry
@@ -34,8 +34,7 @@ from dreamer_jax.runs import check_writable, create_run, open_run, write_environ
 from dreamer_jax.spaces import LatentSpec
 from dreamer_jax.train_step import count_params, init_agent
 
-RECENT_EPISODES = 10
-MAIN_LOSSES = ("loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value")
+SHOWN_LOSSES = ("loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value")
 
 
 @dataclass
@@ -60,7 +59,7 @@ class Episodes:
     def __init__(self, num_envs: int) -> None:
         self.total = np.zeros(num_envs)
         self.length = np.zeros(num_envs, int)
-        self.recent: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self.recent: deque[float] = deque(maxlen=RETURN_WINDOW)
 
     def track(self, step: Step) -> list[dict[str, float]]:
         """Counts one step of every environment -> {"return", "length", "success"} of each episode that ended with it."""
@@ -96,7 +95,7 @@ def train(config: Config) -> Path:
     Raises:
       ConfigError, EnvError, ReplayError: one line for the user.
     """
-    select_device(config.device)  # before there is a folder: the device may be missing
+    config = resolve_precision(config)  # before there is a folder: the device may be missing
     with contextlib.ExitStack() as stack:
         envs = _open_envs(stack, config, config.seed)
         run = create_run(config)
@@ -123,7 +122,7 @@ def resume(run: str | Path) -> Path:
 
 def describe(config: Config) -> str:
     """What `train` would announce, without training: sizes, parameters, budget and replay memory."""
-    device = select_device(config.device)
+    device, config = select_device(config.device), resolve_precision(config)
     obs_specs, action_spec = read_specs(config.env)
     nets = build_networks(config.model, obs_specs, action_spec, compute_dtype(config))
     return describe_run(
@@ -256,7 +255,7 @@ class _Run:
         metrics = self.learner.fetch_metrics()
         if metrics:
             self._write("train", {**metrics, "updates_per_second": speed, "replay_records": len(self.replay)})
-        losses = {name.removeprefix("loss/"): metrics[name] for name in MAIN_LOSSES if name in metrics}
+        losses = {name.removeprefix("loss/"): metrics[name] for name in SHOWN_LOSSES if name in metrics}
         self.progress.update(frames, updates, speed, tuple(self.episodes.recent), losses)
 
     def _evaluate(self, episodes: int, deterministic: bool, first_seed: int) -> dict[str, Any]:
@@ -285,11 +284,11 @@ class _Run:
         if not any(old["kind"] == "eval" and old["frames"] == self.counters.frames for old in rows):  # resumed when finished
             self._write("eval", row)
         draw_curves(read_metrics(self.run / "metrics.jsonl"), self.run / "curves.png", config.env.task)
+        for name, result in results.items():
+            print(f"  {name + ' policy:':22} {summary(result)}", flush=True)
         if config.train.video:
             policy = self.players[True].with_params(self.learner.newest())
             write_episode(policy, config.env, config.seed, self.run / "videos" / f"{self.counters.frames}.mp4")
-        for name, result in results.items():
-            print(f"  {name + ' policy:':22} {summary(result)}")
         print(f"Run folder: {self.run}", flush=True)
 
     def _save(self, score: float | None) -> None:

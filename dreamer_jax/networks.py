@@ -324,10 +324,13 @@ def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: Action
     """Builds the modules for an environment's spaces; keys are used in sorted order.
 
     Raises:
-      ConfigError: `encoder_keys` or `decoder_keys` takes no key, or an image that is too small for the layers.
+      ConfigError: `encoder_keys` or `decoder_keys` takes no key, an image is too small for the layers, or images are decoded
+        from a `deter` that is no multiple of 8.
     """
     encoded = _select(obs_specs, config.encoder_keys, "encoder")
     decoded = _select(obs_specs, config.decoder_keys, "decoder")
+    if image_groups(decoded) and config.deter % DECODER_BLOCKS:
+        raise ConfigError(f"model.deter={config.deter} is not a multiple of {DECODER_BLOCKS}, which decoding images needs")
     two_hot = (("logits", config.bins),)
     size = action_spec.size
     policy = (("logits", size),) if action_spec.discrete else (("mean", size), ("std", size))

@@ -87,19 +87,29 @@ class Replay:
         self.queue: deque[tuple[int, int]] = deque()  # (environment, first record) of windows not yet trained on
         self.added = 0  # records added to each ring since the beginning
         self.rng = np.random.default_rng(seed)
-        # np.empty: pages are taken from the system only when records arrive.
-        shape = (num_envs, self.length)
         self._obs_keys = tuple(sorted(obs_specs))
-        self.storage: dict[str, np.ndarray] = {
+        try:
+            self.storage = self._allocate(obs_specs, action_spec)
+        except MemoryError:
+            size = predict_bytes(obs_specs, action_spec, latent, capacity) / 2**30
+            raise ReplayError(
+                f"replay of {capacity} steps takes {size:.1f} GiB: too much here. Lower replay.capacity"
+            ) from None
+
+    def _allocate(self, obs_specs: ObsSpecs, action_spec: ActionSpec) -> dict[str, np.ndarray]:
+        """Arrays [num_envs, length, ...] by name. The system gives memory only when records arrive, since np.empty asks so."""
+        shape, latent = (self.num_envs, self.length), self.latent
+        storage: dict[str, np.ndarray] = {
             f"obs/{name}": np.empty((*shape, *spec.shape), spec.dtype) for name, spec in sorted(obs_specs.items())
         }
-        self.storage["prev_action"] = np.empty((*shape, action_spec.size), np.float32)
-        self.storage["reward"] = np.empty(shape, np.float32)
+        storage["prev_action"] = np.empty((*shape, action_spec.size), np.float32)
+        storage["reward"] = np.empty(shape, np.float32)
         for flag in FLAGS:
-            self.storage[flag] = np.empty(shape, bool)
+            storage[flag] = np.empty(shape, bool)
         if latent:
-            self.storage["latent/deter"] = np.empty((*shape, latent.deter), latent.deter_dtype)
-            self.storage["latent/stoch"] = np.empty((*shape, latent.stoch), latent.stoch_dtype)
+            storage["latent/deter"] = np.empty((*shape, latent.deter), latent.deter_dtype)
+            storage["latent/stoch"] = np.empty((*shape, latent.stoch), latent.stoch_dtype)
+        return storage
 
     def __len__(self) -> int:
         """Records held over all environments."""
@@ -141,6 +151,8 @@ class Replay:
         self.added += 1
         if self.online and self.added % self.window == 0:
             self.queue.extend((env, self.added - self.window) for env in range(self.num_envs))
+            while self.queue[0][1] < self.added - self.length:  # overwritten before training came to them
+                self.queue.popleft()
 
     def sample(self, batch_size: int) -> Sequences:
         """Draws windows: those of the online queue first, the rest uniformly from all start positions.
@@ -189,7 +201,7 @@ class Replay:
         fresh: list[tuple[int, int]] = []
         while self.queue and len(fresh) < batch_size:
             item = self.queue.popleft()
-            if item[1] >= oldest:  # overwritten windows are gone
+            if item[1] >= oldest:  # the ring has moved on since the last one arrived
                 fresh.append(item)
         rest = batch_size - len(fresh)
         env = self.rng.integers(self.num_envs, size=rest)

@@ -36,7 +36,7 @@ def open_run(run: Path) -> Config:
     """Reads the configuration of an existing run.
 
     Raises:
-      ConfigError: not a run folder, or not writable.
+      ConfigError: not a run folder, or a configuration that cannot be read.
     """
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"{run} is not a run: it has no config.yaml. Give the folder that train.py printed")

@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--episodes", type=int, default=100, help="fresh episodes to play [count]")
     parser.add_argument("--deterministic", action="store_true", help="most likely action instead of a sampled one")
     parser.add_argument("--seed", type=int, default=0, help="seed of environments and sampling")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "gpu", "tpu"), help="where the policy runs")
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu", "tpu"), help="where the policy runs; default: as the run")
     parser.add_argument("--video", action=argparse.BooleanOptionalAction, default=True, help="write a video of one episode")
     options = parser.parse_args(arguments)
 

@@ -240,6 +240,12 @@ def test_every_number_and_choice_can_be_typed():
         assert field.description
 
 
+@pytest.mark.parametrize(("low", "high"), [("min_std", "max_std"), ("norm_low", "norm_high")])
+def test_ranges_that_do_not_rise_are_refused(low, high):
+    with pytest.raises(ConfigError, match=rf"behavior\.{low}=0\.5 has to be below behavior\.{high}=0\.5"):
+        load_config("cartpole", {f"behavior.{low}": 0.5, f"behavior.{high}": 0.5})
+
+
 def test_a_key_pattern_that_does_not_compile_is_refused():
     with pytest.raises(ConfigError, match=r"model\.encoder_keys='\(a' is not a regular expression"):
         load_config("cartpole", {"model.encoder_keys": "(a"})

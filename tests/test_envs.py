@@ -405,7 +405,10 @@ def test_integers_where_floats_were_promised_are_cast():
         (spaces.Dict(a=spaces.Box(0, 1, (0,))), "key 'a'.*FilterObservation"),
         (spaces.Dict(), "holds no key"),
         (spaces.Dict({"a/b": NOISE, "a": spaces.Dict(b=NOISE)}), "key 'a/b' occurs twice"),
-        *((spaces.Dict({key: NOISE}), f"key '{key}' is reserved") for key in ("reward", "is_first", "is_last", "is_terminal")),
+        *(
+            (spaces.Dict({key: NOISE}), f"key '{key}' is reserved")
+            for key in ("reward", "is_first", "is_last", "is_terminal", "mlp", "cnn_8x8")
+        ),
     ],
 )
 def test_unusable_observation_spaces_are_refused(space, message):

@@ -20,7 +20,7 @@ from dreamer_jax import evaluation
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import ConfigError, EnvConfig
 from dreamer_jax.envs import env_seeds, make_env
-from dreamer_jax.evaluation import evaluate, evaluate_run, load_policy, record_episode
+from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, evaluate, evaluate_run, load_policy, record_episode
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import open_run
 from dreamer_jax.spaces import ActionSpec, ObsSpec
@@ -237,6 +237,32 @@ def test_an_environment_without_pictures_has_no_video(policy, capsys, tmp_path):
     evaluation.write_episode(policy, env, 0, tmp_path / "x.mp4")
     assert "no video: " in capsys.readouterr().out
     assert not (tmp_path / "x.mp4").exists()
+
+
+@pytest.mark.parametrize("broken", ["raises", "grey"])
+def test_a_video_that_fails_costs_nothing_else(policy, capsys, tmp_path, monkeypatch, broken):
+    """What `render` raises or returns is the environment's own affair: one line says why there is no video."""
+
+    def render(self):
+        if broken == "raises":
+            raise RuntimeError("no display\nhere")
+        return np.zeros((8, 8), np.uint8)
+
+    monkeypatch.setattr(Counting, "render", render)
+    evaluation.write_episode(policy, policy.config.env, 0, tmp_path / "x.mp4")
+    assert capsys.readouterr().out.count("\n") == 1
+    assert not (tmp_path / "x.mp4").exists()
+
+
+@pytest.mark.parametrize(("declared", "fps"), [(0.4, 1), (None, 30), (29.6, 30)])
+def test_the_frame_rate_of_a_video_is_a_whole_number(policy, monkeypatch, declared, fps):
+    monkeypatch.setitem(Counting.metadata, "render_fps", declared)
+    assert record_episode(policy, policy.config.env, seed=0)[1] == fps
+
+
+def test_evaluations_on_the_way_have_other_seeds_than_the_last_one():
+    """The checkpoint that they choose is judged on episodes that did not choose it."""
+    assert not set(env_seeds(EVALUATION_SEED, 20)) & set(env_seeds(SELECTION_SEED, 20))
 
 
 def test_no_episodes_are_refused(finished_run):

@@ -97,7 +97,8 @@ def test_the_resolved_configuration_is_kept(finished_run):
     assert values["behavior"]["lam"] == 0.95  # also what neither preset nor options named
     runs = finished_run.parent.parent
     changes = {"train__frames": 200, "train__eval_every": 80, "train__tensorboard": True, "train__video": True}
-    assert parse_config(values, "file") == tiny_config(runs, **changes)
+    assert values["precision"] == "float32"  # not "auto": the run goes on in it on any device
+    assert parse_config(values, "file") == tiny_config(runs, precision="float32", **changes)
 
 
 def test_the_environment_is_recorded(finished_run):

@@ -169,6 +169,13 @@ def test_keys_go_where_the_patterns_say():
     assert key_layers(nets) == {"camera": ("cnn 16x32", "-"), "goal": ("mlp", "mlp")}
 
 
+def test_decoding_images_needs_eight_blocks():
+    config = ModelConfig(deter=100, blocks=4)
+    with pytest.raises(ConfigError, match=r"model\.deter=100 is not a multiple of 8"):
+        build_networks(config, MIXED, ACTION, jnp.float32)
+    build_networks(config, {"joint": MIXED["joint"]}, ACTION, jnp.float32)
+
+
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_pattern_that_takes_no_key_is_refused(part):
     with pytest.raises(ConfigError, match=rf"model\.{part}_keys='join' takes none of the observation keys camera, goal, joint"):

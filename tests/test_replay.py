@@ -163,6 +163,19 @@ def test_predicted_memory_is_the_allocated_memory(obs, num_envs, latent):
     assert predict_bytes(obs, ACTION, latent, 30) == sum(values.nbytes for values in replay.storage.values())
 
 
+def test_a_replay_too_large_for_the_machine_is_refused():
+    """A petabyte, in one line with the size and the fix."""
+    with pytest.raises(ReplayError, match=r"replay of 1000000000000 steps takes \d+\.\d GiB: too much here\. Lower replay"):
+        Replay({"i": ObsSpec("image", (64, 64, 3))}, ACTION, None, 10**12, 1, 64, False, 0)
+
+
+def test_windows_that_nobody_trained_on_do_not_pile_up():
+    """The online queue holds at most the windows that the rings hold."""
+    replay = Replay(OBS, ACTION, None, 20, 2, 4, True, 0)
+    _fill(replay, 1000)
+    assert list(replay.queue) == [(env, first) for first in (992, 996) for env in (0, 1)]
+
+
 def test_sampled_types():
     """Observations keep their dtype, actions and rewards are float32, flags bool; all are [B, T, ...]."""
     replay = _replay()

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from dreamer_jax.envs.errors import EnvError, one_line
 from dreamer_jax.spaces import ObsSpec, ObsSpecs
 
-RESERVED = ("reward", "is_first", "is_last", "is_terminal")
+RESERVED = ("reward", "is_first", "is_last", "is_terminal", "mlp")  # the last is a layer's name, and so are cnn_...
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _NUMBER = (int, float, np.integer, np.floating, np.bool_)
 _BOOL = (bool, np.bool_)
@@ -118,8 +118,9 @@ def _leaves(space: spaces.Space, name: str) -> Iterator[tuple[str, tuple[tuple[A
             pending = [((*path, key), deeper) for key, deeper in inner.items()] + pending
             continue
         key = "/".join(map(str, path))
-        if key in RESERVED or key in seen:
-            problem = "is reserved" if key in RESERVED else "occurs twice"
+        reserved = key in RESERVED or key.startswith("cnn_")
+        if reserved or key in seen:
+            problem = "is reserved" if reserved else "occurs twice"
             raise EnvError(f"{name}: observation key {key!r} {problem}. Rename it with gymnasium.wrappers.TransformObservation")
         seen.add(key)
         yield key, (path, inner)
