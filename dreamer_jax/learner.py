@@ -40,8 +40,7 @@ class Learner:
     def update(self, count: int) -> None:
         """Dispatches `count` updates."""
         for remaining in reversed(range(count)):
-            sequences = self._replay.sample(self._batch_size)
-            batch = to_batch(sequences, self._start(sequences))
+            sequences, batch = self.sample()
             if not remaining:
                 self.acting = self.newest()
             self.state, metrics, latents = self._train_step(self.state, batch)
@@ -49,6 +48,11 @@ class Learner:
             if self._replay.latent:
                 self.write_back()
                 self._latents = sequences, self._to_stored(latents)
+
+    def sample(self) -> tuple[Sequences, Batch]:
+        """The next batch as the replay gives it, and on the device."""
+        sequences = self._replay.sample(self._batch_size)
+        return sequences, to_batch(sequences, self._start(sequences))
 
     def write_back(self) -> None:
         """Puts the latents of the last update into the replay; waits for it."""

@@ -30,7 +30,7 @@ from dreamer_jax.networks import Networks, build_networks, key_layers
 from dreamer_jax.plots import draw_curves
 from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay, TrainRatio
-from dreamer_jax.runs import check_writable, create_run, open_run, write_environment, write_json
+from dreamer_jax.runs import check_writable, create_run, describe_environment, open_run, write_json
 from dreamer_jax.spaces import LatentSpec
 from dreamer_jax.train_step import count_params, init_agent
 
@@ -177,7 +177,7 @@ class _Run:
         # For evaluations: compiled once, given the newest parameters each time.
         self.players = {mode: Policy(self.nets, config, self.learner.acting, deterministic=mode) for mode in (True, False)}
 
-        write_environment(run, str(device.device_kind))
+        write_json(run / "environment.json", describe_environment(str(device.device_kind)))
         self.log = stack.enter_context(contextlib.closing(MetricsLog(run, config, resume=resume_from is not None)))
         print(
             describe_run(

@@ -80,18 +80,15 @@ def git_commit() -> str:
         return "unknown"
 
 
-def write_environment(run: Path, device: str) -> None:
-    """Writes `environment.json`: versions, device, machine and git commit."""
-    write_json(
-        run / "environment.json",
-        {
-            "versions": versions(),
-            "device": device,
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "git_commit": git_commit(),
-        },
-    )
+def describe_environment(device: str) -> dict[str, Any]:
+    """Where a run happens: versions, device, machine and git commit."""
+    return {
+        "versions": versions(),
+        "device": device,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "git_commit": git_commit(),
+    }
 
 
 def write_json(path: Path, content: Any) -> None:

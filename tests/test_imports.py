@@ -18,10 +18,10 @@ COMPILED = (
     {"rssm"},
     {"world_model", "behavior"},
     {"optimizer"},
-    {"train_step", "policy"},
+    {"train_step", "policy", "flops"},
 )
 HOST = {"config", "spaces", "replay", "metrics", "envs", "runs", "announce", "plots", "report", "scores"}
-JOINING = {"learner", "loop", "evaluation", "checkpoint", "cli", "devices"}
+JOINING = {"learner", "speed", "loop", "evaluation", "checkpoint", "cli", "devices"}
 MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | {"envs"})
 
 

@@ -2,23 +2,26 @@
 
 from functools import partial
 
+import chex
 import helpers
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dreamer_jax import rssm
 from dreamer_jax.learner import Learner
+from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay
 from dreamer_jax.train_step import init_agent
 
 LENGTH = 5
 
 
-@pytest.fixture(scope="module")
-def learner():
+@pytest.fixture(scope="module", params=[jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def learner(request):
     """A learner over a replay of 20 records of random observations and latents."""
-    nets = helpers.tiny_networks(True)
+    nets = helpers.tiny_networks(True, request.param)
     replay = helpers.CONFIG.replay.model_copy(update={"batch_size": 2, "batch_length": LENGTH, "context": 1})
     config = helpers.CONFIG.model_copy(update={"replay": replay})
     memory = Replay(nets.obs_specs, nets.action_spec, rssm.latent_spec(nets), 40, 1, LENGTH, False, seed=0)
@@ -33,14 +36,24 @@ def learner():
     return nets, learner, memory
 
 
-def test_latents_survive_the_replay(learner):
-    """What is read back is what the policy computed: from_stored inverts to_stored exactly."""
-    nets, _, _ = learner
-    state = helpers.random_state(nets, 7, (3,))
-    state = state.replace(stoch=jax.nn.one_hot(state.stoch.argmax(-1), state.stoch.shape[-1]))
-    back = rssm.from_stored(nets, rssm.to_stored(nets, state))
-    np.testing.assert_array_equal(back.deter, state.deter)
-    np.testing.assert_array_equal(back.stoch, state.stoch)
+def test_what_is_read_back_is_what_the_policy_computed(learner):
+    """From the policy into the replay and out of it as the start of a batch: the same bits in the same dtype."""
+    nets, learner, _ = learner
+    memory = Replay(nets.obs_specs, nets.action_spec, rssm.latent_spec(nets), 40, 1, LENGTH, False, seed=0)
+    policy, carry = compile_policy(nets, helpers.CONFIG.behavior, deterministic=False), initial_carry(nets, 1)
+    none, latents = np.zeros(1, bool), []
+    for i in range(12):
+        obs = jax.tree.map(np.asarray, helpers.random_obs(i, (1,)))
+        action, carry = policy(learner.acting, jax.random.key(0), i, carry, obs, np.array([i == 0]))
+        latents.append(jax.device_get(carry.latent))
+        memory.add(obs, np.asarray(action), np.ones(1), none, none, none, **vars(learner.fetch_latent(carry.latent)))
+    sequences = memory.sample(8)
+    start = learner._start(sequences)
+    chex.assert_type([start.deter, start.stoch], nets.dtype)
+    for row, first in enumerate(sequences.first):
+        context = latents[first - 1]
+        np.testing.assert_array_equal(np.asarray(start.deter[row], np.float32), context.deter[0].astype(np.float32))
+        np.testing.assert_array_equal(np.asarray(start.stoch[row], np.float32), context.stoch[0].astype(np.float32))
 
 
 def test_an_update_trains_from_the_stored_latent_and_writes_the_new_ones_back(learner):
@@ -51,7 +64,7 @@ def test_an_update_trains_from_the_stored_latent_and_writes_the_new_ones_back(le
     np.testing.assert_array_equal(memory.storage["latent/deter"], before)
     sequences, stored = learner._latents
     learner.update(1)
-    deter = np.asarray(stored.deter)
+    deter = np.asarray(stored.deter).view(memory.latent.deter_dtype)
     for row in range(2):
         records = np.arange(sequences.first[row], sequences.first[row] + LENGTH)
         held = memory.storage["latent/deter"][0, records]

@@ -1,5 +1,6 @@
 """The update as a whole: who gets which gradient, one compilation, reproducibility, learning, and finite numbers."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import chex
@@ -201,6 +202,27 @@ def test_nothing_becomes_nan(agent, kind):
         state, metrics, states = agent.step(state, batch)
         chex.assert_tree_all_finite((metrics, states))
     chex.assert_tree_all_finite(_arrays(state))
+
+
+def test_bfloat16_is_for_computing_alone(agent):
+    """Parameters, optimiser, slow critic, normaliser and losses stay float32; latents are bfloat16. The losses are near the
+    float32 ones.
+    """
+    config, state, batch = helpers.CONFIG, agent.init(jax.random.key(0)), helpers.random_batch(agent.nets, 0)
+    nets = helpers.tiny_networks(dtype=jnp.bfloat16)
+    chex.assert_trees_all_equal_dtypes(_arrays(jax.jit(partial(init_agent, nets, config))(jax.random.key(0))), _arrays(state))
+
+    def losses(nets):
+        start = jax.tree.map(lambda x: x.astype(nets.dtype), batch.start)
+        inputs = (helpers.tiny_params(), state.slow_critic, state.return_norm, jax.random.key(0), batch.replace(start=start))
+        loss, (terms, states, _, _) = jax.jit(partial(total_loss, nets, config), compiler_options=helpers.QUICK)(*inputs)
+        chex.assert_type(jax.tree.leaves((loss, terms)), jnp.float32)
+        chex.assert_type(jax.tree.leaves(states), nets.dtype)
+        return {name: float(terms[name].mean()) for name in terms}
+
+    low, high = losses(nets), losses(agent.nets)
+    for name in ("reward", "continue", *(name for name in high if name.startswith("decoder/"))):
+        assert low[name] == pytest.approx(high[name], rel=0.05), name
 
 
 def test_parameter_counts():

@@ -1,0 +1,280 @@
+"""How fast this project is on this machine: the compiled step and its parts, acting, the replay, and the whole loop."""
+
+import contextlib
+import io
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreamer_jax import behavior, rssm, world_model
+from dreamer_jax.config import Config
+from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
+from dreamer_jax.evaluation import read_specs
+from dreamer_jax.flops import count_flops
+from dreamer_jax.learner import Learner
+from dreamer_jax.metrics import FILE_NAME, read_metrics
+from dreamer_jax.networks import Networks, apply, build_networks
+from dreamer_jax.policy import compile_policy, initial_carry
+from dreamer_jax.replay import Replay, Sequences
+from dreamer_jax.runs import describe_environment
+from dreamer_jax.spaces import ObsSpec
+from dreamer_jax.train_step import compile_train_step, init_agent, train_step
+from dreamer_jax.types import AgentState, Batch
+
+POLICY_BATCHES = (1, 16)
+MATMUL_SIZE = 2048
+Timing = dict[str, float]
+
+
+def report(config: Config, calls: int, updates: int, command: Sequence[str]) -> dict[str, Any]:
+    """All measurements of a configuration, with what has to stand beside them: command, settings, versions and device.
+
+    Args:
+      calls: timed calls of each part.
+      updates: updates of the whole loop.
+      command: the words that repeat it.
+    """
+    result = measure(config, calls)
+    return {
+        "command": " ".join(["python", *command]),
+        **describe_environment(str(select_device(config.device).device_kind)),
+        "config": resolve_precision(config).model_dump(by_alias=True),
+        **result,
+        "loop": measure_loop(config, updates, result["step"]["median"]),
+    }
+
+
+def measure(config: Config, calls: int) -> dict[str, Any]:
+    """Times everything but the whole loop, each over `calls` calls after a warm-up, with a wait for the device after each.
+
+    Returns:
+      {"step", "parts", "policy", "replay": ...} with times in seconds, rates in 1/s, memory in bytes; see `table`.
+
+    Raises:
+      ConfigError, EnvError: as `train`.
+    """
+    config = resolve_precision(config)
+    device = select_device(config.device)
+    nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config))
+    replay, replay_rates = _measure_replay(nets, config, calls)
+    state = jax.jit(partial(init_agent, nets, config))(jax.random.key(config.seed))
+    learner = Learner(nets, config, state, replay)
+    _, batch = learner.sample()
+    step = _measure_step(nets, config, jax.tree.map(jnp.copy, state), batch, calls)
+    step["peak_bytes"] = _peak_bytes(device)
+    parts = _measure_parts(nets, config, state, batch, calls)
+    policy = {str(count): _measure_policy(nets, config, learner.acting, count, calls) for count in POLICY_BATCHES}
+    rate = _matmul_rate(jnp.dtype(nets.dtype), calls)
+    step |= {
+        "matmul_flops_per_second": rate,
+        "fraction_of_matmul_rate": step["flops"] / step["median"] / rate,
+    }
+    return {"step": step, "parts": parts, "policy": policy, "replay": replay_rates}
+
+
+def timed(call: Callable[[], Any], calls: int) -> Timing:
+    """Seconds of `calls` calls, each waited for, after two that do not count."""
+    for _ in range(2):
+        jax.block_until_ready(call())
+    seconds = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - start)
+    return {"median": float(np.median(seconds)), "min": min(seconds), "max": max(seconds), "calls": calls}
+
+
+def _measure_step(nets: Networks, config: Config, state: AgentState, batch: Batch, calls: int) -> dict[str, Any]:
+    """The update as training runs it: compiled once, the state donated."""
+    flops = count_flops(partial(train_step, nets, config), state, batch)
+    start = time.perf_counter()
+    step = compile_train_step(nets, config).lower(state, batch).compile()
+    compile_seconds = time.perf_counter() - start
+
+    def update() -> Any:
+        nonlocal state
+        state, metrics, latents = step(state, batch)
+        return state, metrics, latents
+
+    return {**timed(update, calls), "compile_seconds": compile_seconds, "flops": flops}
+
+
+def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Batch, calls: int) -> dict[str, Timing]:
+    """The parts of an update, each compiled by itself with the gradients that training takes of it.
+
+    The compiled step shares work and memory between them, so they need not add up to it.
+    """
+    params = (state.world_model.params, state.actor.params, state.critic.params)
+    model, actor, critic = params
+    key = jax.random.key(0)
+
+    def observe(model):
+        embed = apply(nets.encoder, model["encoder"], batch.obs)
+        prev_action = batch.prev_action.astype(nets.dtype)
+        _, states, posterior, prior = rssm.observe(nets, model, key, batch.start, prev_action, embed, batch.is_first)
+        dyn, rep = rssm.kl_loss(posterior, prior, config.model.unimix)
+        return (dyn + rep).mean() + rssm.features(states).astype(jnp.float32).mean(), states
+
+    def heads(model, states):
+        reconstruction = apply(nets.decoder, model["decoder"], states.deter, states.stoch)
+        features = rssm.features(states)
+        losses = world_model.decoder_losses(nets.obs_specs, reconstruction, batch.obs)
+        outputs = [
+            apply(module, model[name], features) for module, name in ((nets.reward, "reward"), (nets.continue_, "continue"))
+        ]
+        return sum(jnp.float32(loss.mean()) for loss in (*losses.values(), *jax.tree.leaves(outputs)))
+
+    def imagine(model, actor, states):
+        return behavior.imagine_from_posterior(nets, config.behavior, model, actor, key, states)
+
+    def actor_critic(actor, critic, trajectory):
+        inputs = behavior.evaluate_trajectory(nets, config.behavior, model, actor, critic, state.slow_critic, trajectory)
+        losses, *_ = behavior.actor_critic_losses(inputs, state.return_norm, config.behavior)
+        return sum(loss.mean() for loss in losses.values())
+
+    def optimise(state, grads):
+        return [part.apply_gradients(grads=grad) for part, grad in zip((state.world_model, state.actor, state.critic), grads)]
+
+    _, states = jax.jit(observe)(model)
+    trajectory = jax.jit(imagine)(model, actor, states)
+    programs: dict[str, tuple[Callable, tuple]] = {
+        "observe scan": (jax.value_and_grad(observe, has_aux=True), (model,)),
+        "decoder and heads": (jax.value_and_grad(heads, argnums=(0, 1)), (model, states)),
+        "imagine scan": (imagine, (model, actor, states)),
+        "actor-critic losses": (jax.value_and_grad(actor_critic, argnums=(0, 1)), (actor, critic, trajectory)),
+        "optimiser": (optimise, (state, params)),
+    }
+    return {name: timed(partial(jax.jit(program), *inputs), calls) for name, (program, inputs) in programs.items()}
+
+
+def _measure_policy(nets: Networks, config: Config, acting: Any, count: int, calls: int) -> Timing:
+    """One decision for `count` environments, from NumPy observations to NumPy actions."""
+    policy, carry = compile_policy(nets, config.behavior, deterministic=False), initial_carry(nets, count)
+    rng, key, first = np.random.default_rng(0), jax.random.key(0), np.zeros(count, bool)
+    obs = {name: _random(rng, spec, (count,)) for name, spec in nets.obs_specs.items()}
+
+    def act() -> np.ndarray:
+        nonlocal carry
+        action, carry = policy(acting, key, 0, carry, obs, first)
+        return np.asarray(action)
+
+    return timed(act, max(calls, 200))
+
+
+def _measure_replay(nets: Networks, config: Config, calls: int) -> tuple[Replay, dict[str, float]]:
+    """Fills a replay with random records and draws batches from it: rates of both, and of copying a batch's bytes."""
+    settings, envs = config.replay, config.env.num_envs
+    latent = rssm.latent_spec(nets) if settings.context else None
+    capacity = min(settings.capacity, envs * max(1000 // envs, 4 * (settings.batch_length + 2)))
+    replay = Replay(nets.obs_specs, nets.action_spec, latent, capacity, envs, settings.batch_length, False, config.seed)
+    rng, none = np.random.default_rng(0), np.zeros(envs, bool)
+    obs = {name: _random(rng, spec, (envs,)) for name, spec in nets.obs_specs.items()}
+    action = rng.uniform(-1, 1, (envs, nets.action_spec.size)).astype(np.float32)
+    stored = {}
+    if latent:
+        stored = {
+            "deter": np.zeros((envs, latent.deter), latent.deter_dtype),
+            "stoch": np.zeros((envs, latent.stoch), latent.stoch_dtype),
+        }
+    seconds = []
+    for _ in range(capacity // envs):
+        start = time.perf_counter()
+        replay.add(obs, action, np.zeros(envs), none, none, none, **stored)
+        seconds.append(time.perf_counter() - start)
+    add = float(np.median(seconds)) / envs
+    sampled = timed(lambda: replay.sample(settings.batch_size), max(calls, 50))
+    arrays = _arrays(replay.sample(settings.batch_size))
+    copied = timed(lambda: [array.copy() for array in arrays], max(calls, 50))
+    size = sum(array.nbytes for array in arrays)
+    return replay, {
+        "add_records_per_second": 1 / add,
+        "sample_sequences_per_second": settings.batch_size / sampled["median"],
+        "sample_bytes_per_second": size / sampled["median"],
+        "sample_time_over_copy_time": sampled["median"] / copied["median"],
+        "batch_bytes": size,
+    }
+
+
+def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str, float]:
+    """Trains for about `updates` updates in a temporary folder: environment, policy, replay and learner together.
+
+    Returns:
+      decisions and updates per second after compilation, and the share of the time in which no update runs, from the time
+      that one takes alone (`step_seconds`).
+    """
+    from dreamer_jax import loop  # reads plots and logs, which the rest here does without
+
+    replay = config.replay
+    warmup = replay.min_items + config.env.num_envs * (replay.batch_length + 1)
+    decisions = warmup + updates * replay.batch_size * replay.batch_length / replay.train_ratio
+    frames = int(decisions) * config.env.action_repeat
+    quiet = {"frames": frames, "log_every": max(1, frames // 50), "eval_every": 0, "final_episodes": 1}
+    train = config.train.model_copy(update={**quiet, "tensorboard": False, "wandb": False, "video": False})
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        run = loop.train(config.model_copy(update={"runs": folder, "train": train}))
+        rows = [row for row in read_metrics(run / FILE_NAME) if row["kind"] == "train"]
+    first, last = rows[len(rows) // 2], rows[-1]
+    seconds = last["wall_seconds"] - first["wall_seconds"]
+    rate = (last["updates"] - first["updates"]) / seconds
+    return {
+        "decisions_per_second": (last["decisions"] - first["decisions"]) / seconds,
+        "updates_per_second": rate,
+        "share_without_update": max(0.0, 1 - rate * step_seconds),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The measurements as lines for a terminal."""
+    step, replay, loop = result["step"], result["replay"], result["loop"]
+    lines = [
+        f"{'compiled step':24}{_milliseconds(step)}",
+        *(f"{'  ' + name:24}{_milliseconds(timing)}" for name, timing in result["parts"].items()),
+        f"{'compilation':24}{step['compile_seconds']:10.1f} s",
+        f"{'peak memory':24}{step['peak_bytes'] / 2**20:10,.0f} MiB",
+        f"{'work of a step':24}{step['flops'] / 1e9:10.2f} GFLOP, {step['fraction_of_matmul_rate']:.0%} of the "
+        f"{step['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s of large matrix products",
+        *(f"{f'policy, {count} env':24}{_milliseconds(timing)}" for count, timing in result["policy"].items()),
+        f"{'replay, add':24}{replay['add_records_per_second']:10,.0f} records/s",
+        f"{'replay, sample':24}{replay['sample_sequences_per_second']:10,.0f} sequences/s = "
+        f"{replay['sample_bytes_per_second'] / 1e9:.2f} GB/s, {replay['sample_time_over_copy_time']:.2f} times a copy",
+        f"{'whole loop':24}{loop['decisions_per_second']:10.1f} decisions/s, {loop['updates_per_second']:.2f} updates/s, "
+        f"no update in {loop['share_without_update']:.0%} of the time",
+    ]
+    return "\n".join(lines)
+
+
+def _milliseconds(timing: Timing) -> str:
+    low, high = timing["min"] * 1e3, timing["max"] * 1e3
+    return f"{timing['median'] * 1e3:10.2f} ms  ({low:.2f} to {high:.2f} in {timing['calls']} calls)"
+
+
+def _matmul_rate(dtype: Any, calls: int) -> float:
+    """Operations per second of a large matrix product in this dtype: what the machine can do at best."""
+    x = jnp.ones((MATMUL_SIZE, MATMUL_SIZE), dtype)
+    product = jax.jit(jnp.matmul)
+    return 2 * MATMUL_SIZE**3 / timed(lambda: product(x, x), calls)["min"]
+
+
+def _peak_bytes(device: Any) -> int:
+    """The most memory held so far: on the accelerator, or by this process on a CPU."""
+    statistics = device.memory_stats() or {}
+    return statistics.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _random(rng: np.random.Generator, spec: ObsSpec, batch: tuple[int, ...]) -> np.ndarray:
+    if spec.kind == "vector":
+        return rng.normal(size=(*batch, *spec.shape)).astype(np.float32)
+    return rng.integers(spec.classes or 256, size=(*batch, *spec.shape)).astype(spec.dtype)
+
+
+def _arrays(sequences: Sequences) -> list[np.ndarray]:
+    """What a batch hands to the device."""
+    values = [*sequences.obs.values(), *(value for name, value in vars(sequences).items() if name != "obs")]
+    return [value for value in values if value is not None]

@@ -1,0 +1,38 @@
+"""Times the compiled step, its parts, acting, the replay and the whole loop of a preset on this machine.
+
+`python scripts/bench_speed.py [--preset NAME] [--FIELD VALUE ...] [--calls N] [--output FILE.json]`
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dreamer_jax.cli import run_command
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--calls", type=int, default=20, help="timed calls of each part, after a warm-up [count]")
+    parser.add_argument("--updates", type=int, default=100, help="updates of the whole loop [count]")
+    parser.add_argument("--output", type=Path, help="file for the numbers as JSON")
+    options, rest = parser.parse_known_args(arguments)
+
+    from dreamer_jax.cli import training_request
+
+    config = training_request(rest).config
+
+    from dreamer_jax import speed
+
+    result = speed.report(config, options.calls, options.updates, ["scripts/bench_speed.py", *arguments])
+    print(speed.table(result))
+    if options.output:
+        from dreamer_jax.runs import write_json
+
+        write_json(options.output, result)
+        print(f"wrote {options.output}")
+
+
+if __name__ == "__main__":
+    run_command(main, sys.argv[1:])
