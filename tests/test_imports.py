@@ -21,6 +21,7 @@ COMPILED = (
     {"train_step", "policy"},
 )
 HOST = {"config", "spaces", "replay", "metrics", "envs", "runs", "announce", "plots", "report", "scores"}
+HOST |= {"suites", "results", "benchmark"}
 JOINING = {"learner", "loop", "evaluation", "checkpoint", "cli", "devices"}
 MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | {"envs"})
 
