@@ -86,8 +86,9 @@ class _Session:
             self._settle(after, status, last_line)
             record = next(row for row in self.gather()["runs"] if (row["task"], row["seed"]) == run.key)
             outcome = self.errors.get(run.name) or _scores(record)
+            word = record["status"] if record["status"] in ("finished", "failed") else "stopped"
             print(
-                f"[{i + 1}/{count}] {record['status']} {run.name} in {_clock(time.monotonic() - begin)} | {outcome} | "
+                f"[{i + 1}/{count}] {word} {run.name} in {_clock(time.monotonic() - begin)} | {outcome} | "
                 f"elapsed {_clock(time.monotonic() - self.started)}, left {self._left(i + 1)}",
                 flush=True,
             )

@@ -159,8 +159,8 @@ def read_runs(plan: Plan) -> list[Run]:
                 "Choose another --output, or the settings of these runs"
             )
         run = Run(config, path.parent, read_evaluation(path.parent, config.train.frames))
-        # Names end with the time of the start: of several, a finished one counts, else the newest.
-        if run.state == "finished" or run.key not in found or found[run.key].state != "finished":
+        # Of several the one that got furthest counts. Names end with the time of the start: of equal ones, the newest.
+        if run.key not in found or run.frames >= found[run.key].frames:
             found[run.key] = run
     planned = [found.pop((config.env.task, config.seed), Run(config)) for config in plan.configs]
     return planned + list(found.values())
@@ -198,8 +198,8 @@ def overview(plan: Plan, runs: Sequence[Run]) -> str:
     runs = runs[: len(plan.configs)]
     states = [run.state for run in runs]
     lines = [
-        f"suite {plan.suite}, preset {plan.configs[0].preset}: {len(plan.tasks)} tasks x {plan.seeds} seeds in {plan.output}",
-        f"{len(runs)} runs: {', '.join(f'{states.count(state)} {state}' for state in get_args(State))}",
+        f"suite {plan.suite}, preset {plan.configs[0].preset}: tasks {len(plan.tasks)} x seeds {plan.seeds} in {plan.output}",
+        f"runs: {', '.join(f'{states.count(state)} {state}' for state in get_args(State))}",
     ]
     frames, decisions, updates = budget(plan.configs[0])
     left = len(runs) - sum(run.frames for run in runs) / frames

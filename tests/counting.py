@@ -77,8 +77,11 @@ class Counting(gymnasium.Env):
         self.count += 1
         self.lifetime += 1
         if self.lifetime == self.interrupt_at:
-            os.kill(os.getppid() if self.parent else os.getpid(), signal.SIGINT)  # what Ctrl-C sends
-            time.sleep(self.parent)  # until the parent has passed it on
+            if self.parent:
+                os.killpg(os.getpgid(os.getppid()), signal.SIGINT)  # what a terminal does at Ctrl-C
+                time.sleep(1)  # until the parent has passed it on
+            else:
+                os.kill(os.getpid(), signal.SIGINT)
         return self._observation(), float(self.count), self.count == self.length, False, {}
 
     def render(self):
@@ -99,7 +102,7 @@ def interrupted():
 
 
 def parent_interrupted():
-    """The same for the parent of the process that trains."""
+    """Ctrl-C in the terminal of the process that started the training; give that one a session of its own."""
     return Counting(5, interrupt_at=INTERRUPTED_AT, parent=True)
 
 

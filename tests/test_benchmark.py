@@ -1,6 +1,6 @@
 """Benchmarks: what they consist of, what they do with runs in any state, and the arithmetic of their results.
 
-But for the last test the children are `training_stub`, whose numbers are known beforehand.
+But for the last test, the children are `training_stub`, whose numbers are known beforehand.
 """
 
 import json
@@ -228,14 +228,22 @@ def test_a_child_that_stops_too_early_is_no_success(tmp_path, order):
 # Going on
 
 
+@pytest.fixture(scope="module")
+def left_behind(tmp_path_factory) -> Path:
+    """A benchmark's folder: seed 0 finished, seed 1 cut off at frame 60, seed 2 without a checkpoint."""
+    folder = tmp_path_factory.mktemp("mixed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+        patch.setenv("CALLS", str(folder / "calls"))
+        patch.setenv("STUB", json.dumps({f"{FIVE} 1": "cut off", f"{FIVE} 2": "crash"}))
+        stub(plan_of(folder / "out", seeds=3))
+    return folder / "out"
+
+
 @pytest.fixture
-def mixed(tmp_path, calls, order) -> Plan:
-    """Seed 0 finished, seed 1 cut off at frame 60, seed 2 without a checkpoint, seed 3 never started."""
-    order({"five 1": "cut off", "five 2": "crash"})
-    stub(plan_of(tmp_path / "out", seeds=3))
-    order({})
-    calls()
-    return plan_of(tmp_path / "out", seeds=4)
+def mixed(left_behind, tmp_path) -> Plan:
+    """What was left behind, and seed 3, which never started. Run folders go on wherever they are."""
+    return plan_of(Path(shutil.copytree(left_behind, tmp_path / "out")), seeds=4)
 
 
 def folders(plan: Plan) -> list[str]:
@@ -250,7 +258,7 @@ def test_states_are_read_from_the_folders(mixed):
     assert [run.frames for run in runs] == [120, 60, 0, 0]
     assert listing(runs).splitlines()[1].startswith(f"to resume  {FIVE} seed 1 from frame 60  {runs[1].folder}")
     lines = overview(mixed, runs).splitlines()
-    assert lines[1] == "4 runs: 1 finished, 1 to resume, 2 to start"
+    assert lines[1] == "runs: 1 finished, 1 to resume, 2 to start"
     # 1 + (120 - 23) // 4 = 25 updates a run; 2.5 runs are left.
     assert lines[2:] == [
         "one run  120 frames = 120 decisions, about 25 updates",
@@ -290,9 +298,24 @@ def test_a_checkpoint_that_train_refuses_is_started_anew(mixed, calls, order, ca
 def test_a_crash_on_resuming_keeps_the_checkpoint(mixed, calls, order):
     order({"five 1": "crash"})
     assert stub(mixed) == 1
+    order({"five 1": "kill"})
+    assert stub(mixed) == 1
+    assert results_of(mixed.output)["runs"][1]["error"] == "killed by SIGKILL"  # without the first attempt's last words
     order({})
     assert stub(mixed) == 0
-    assert calls() == ["five 1 resume", "five 2 new", "five 3 new", "five 1 resume"]
+    assert calls() == ["five 1 resume", "five 2 new", "five 3 new", "five 1 resume", "five 1 resume"]
+
+
+def test_of_several_folders_of_one_run_the_furthest_counts(mixed):
+    finished, cut_off, empty, _ = folders(mixed)
+    for folder, seed in ((cut_off, 1), (empty, 2)):
+        for name in ("cartpole-0-00000000T000000", "cartpole-9-99999999T999999"):
+            copy = Path(shutil.copytree(folder, Path(folder).with_name(f"{name}-{seed}")))
+            (copy / "config.yaml").write_text((copy / "config.yaml").read_text().replace(f"seed: {seed}", "seed: 0"))
+    assert folders(mixed)[0] == finished
+    (Path(finished) / "evaluation.json").unlink()
+    shutil.rmtree(Path(finished) / "checkpoints")
+    assert folders(mixed)[0].endswith("cartpole-9-99999999T999999-1")
 
 
 @pytest.mark.parametrize("content", ["", '{"frames": 120', '{"frames": 119}', "[]"])
@@ -335,12 +358,6 @@ def test_more_seeds_and_more_tasks_may_be_added_and_none_is_forgotten(tmp_path, 
     assert [(task["task"], task["finished"]) for task in results_of(output)["tasks"]] == [(SIX, 1), (FIVE, 2)]
 
 
-def test_a_moved_folder_goes_on(mixed, calls):
-    shutil.move(mixed.output, moved := mixed.output.with_name("moved"))
-    assert stub(plan_of(moved, seeds=4)) == 0
-    assert calls() == ["five 1 resume", "five 2 new", "five 3 new"]
-
-
 def test_two_benchmarks_do_not_share_a_folder(mixed, calls):
     with benchmark._locked(mixed.output), pytest.raises(ConfigError, match="is in use by another benchmark"):
         stub(mixed)
@@ -360,7 +377,14 @@ def test_a_signal_reaches_the_child_and_the_same_command_goes_on(tmp_path, calls
     assert calls() == ["five 0 new", "five 1 new"]
     assert statuses(plan.output) == {"five 0": "finished", "five 1": "to resume", "five 2": "to start"}
     assert results_of(plan.output)["runs"][1]["error"] is None
-    assert capsys.readouterr().out.splitlines()[-1] == f"Stopped. Go on with: {plan.command()}"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"Stopped. Go on with: {plan.command()}"
+    assert [line[:12] for line in lines if line.startswith("[")] == [
+        "[1/3] start ",
+        "[1/3] finish",
+        "[2/3] start ",
+        "[2/3] stoppe",
+    ]
     order({})
     assert stub(plan) == 0
     assert calls() == ["five 1 resume", "five 2 new"]
@@ -374,37 +398,37 @@ def test_a_signal_reaches_the_child_and_the_same_command_goes_on(tmp_path, calls
     assert interrupted == uninterrupted
 
 
-def test_real_runs_are_interrupted_and_resumed(tmp_path, monkeypatch):
-    """scripts/benchmark.py with scripts/train.py: Ctrl-C comes at frame 43 of the first of two runs.
+def test_a_real_run_is_interrupted_and_resumed(tmp_path, monkeypatch, compilation_cache):
+    """scripts/benchmark.py with scripts/train.py: Ctrl-C comes at frame 43 of 62.
 
-    An episode of five decisions returns 15 in six records; see test_loop for the updates of the interrupted run.
+    An episode of five decisions returns 15 in six records; see test_loop for the updates of such a run.
     """
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compilation_cache))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    output, suite = tmp_path / "out", f"import:counting:parent_interrupted,{FIVE}"
+    output = tmp_path / "out"
+    own = ["--suite", "import:counting:parent_interrupted", "--preset", "cartpole", "--output", str(output)]
     overrides = [f"--{name}={value}" for name, value in {**TINY, "train.frames": 62}.items()]
-    command = [sys.executable, "scripts/benchmark.py", "--suite", suite, "--preset", "cartpole", "--output", str(output)]
 
     def call(*more: str) -> subprocess.CompletedProcess:
-        return subprocess.run([*command, *more, *overrides], cwd=ROOT, capture_output=True, text=True, check=False)
+        command = [sys.executable, "scripts/benchmark.py", *own, *more, *overrides]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, start_new_session=True)
 
     first = call()
     assert first.returncode == 130, first
-    assert statuses(output) == {"parent_interrupted 0": "to resume", "five 0": "to start"}
+    assert statuses(output) == {"parent_interrupted 0": "to resume"}
+    [run] = results_of(output)["runs"]
+    assert (run["frames"], run["updates"], run["error"]) == (43, 8, None)
     assert "Stopped at frame 43" in (output / "logs" / "import_counting_parent_interrupted-0.log").read_text()
-    assert "1 to resume, 1 to start" in call("--dry-run").stdout
+    assert "runs: 0 finished, 1 to resume, 0 to start" in call("--dry-run").stdout
 
     second = call()
     assert (second.returncode, second.stderr) == (0, "")
-    runs = results_of(output)["runs"]
-    assert [(run["status"], run["frames"], run["decisions"]) for run in runs] == [("finished", 62, 62)] * 2
-    # Updates of the second run: 62 decisions and 12 resets are 74 records, one update at record 23 and one every four.
-    assert [run["updates"] for run in runs] == [8 + 22 // 4, 1 + (74 - 23) // 4]
-    for run in runs:
-        assert run["curve"] == [15.0] * 12
-        assert run["last_bin"] == run["deterministic"]["return_mean"] == run["sampled"]["return_mean"] == 15
-        assert run["deterministic"]["episodes"] == 3
+    [run] = results_of(output)["runs"]
+    assert (run["status"], run["frames"], run["decisions"], run["updates"]) == ("finished", 62, 62, 8 + 22 // 4)
+    assert run["curve"] == [15.0] * 12
+    assert run["last_bin"] == run["deterministic"]["return_mean"] == run["sampled"]["return_mean"] == 15
+    assert run["deterministic"]["episodes"] == 3
     assert not (output / "set_aside").exists()
     [environment] = results_of(output)["environments"]
     assert environment["device"].lower() == "cpu"
