@@ -21,8 +21,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from dreamer_jax.config import ConfigError
 from dreamer_jax.replay import Replay, ReplayError
+from dreamer_jax.runs import CheckpointError
 from dreamer_jax.types import AgentState
 
 # Orbax logs through absl, and warns of every checkpoint without a score and of every folder opened for reading.
@@ -44,7 +44,7 @@ class Checkpoints:
         self._saved_records = 0
         policies = checkpoint_managers
         if keep is None and not (run / "checkpoints").is_dir():
-            raise ConfigError(f"{run} has no checkpoints; train longer, or give another run folder")
+            raise CheckpointError(f"{run} has no checkpoints; train longer, or give another run folder")
         self._manager = ocp.CheckpointManager(
             (run / "checkpoints").absolute(),
             item_names=("agent", "host"),
@@ -82,7 +82,7 @@ class Checkpoints:
         """The frames of "last", "best" (by evaluation on the way) or a number.
 
         Raises:
-          ConfigError: there is no such checkpoint; the message lists those that exist.
+          CheckpointError: there is no such checkpoint; the message lists those that exist.
         """
         steps = self.steps()
         if steps and which == "last":
@@ -93,13 +93,13 @@ class Checkpoints:
                 return best
         elif which.isdigit() and int(which) in steps:
             return int(which)
-        raise ConfigError(f"{self.run} has no checkpoint {which!r}; it has {steps or 'none'} (or: last, best)")
+        raise CheckpointError(f"{self.run} has no checkpoint {which!r}; it has {steps or 'none'} (or: last, best)")
 
     def restore_agent(self, frames: int, like: AgentState) -> AgentState:
         """The agent saved at `frames`; `like` gives structure, shapes and dtypes (from `jax.eval_shape`).
 
         Raises:
-          ConfigError: the checkpoint is of another agent, or damaged.
+          CheckpointError: the checkpoint is of another agent, or damaged.
         """
         abstract = jax.eval_shape(_storable, like)
         path = self.run / "checkpoints" / str(frames)
@@ -107,25 +107,33 @@ class Checkpoints:
             saved = self._manager.restore(frames, args=ocp.args.Composite(agent=ocp.args.StandardRestore(abstract)))["agent"]
         except (ValueError, KeyError, OSError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise ConfigError(f"checkpoint {path} does not fit this run's config.yaml or is damaged: {reason}") from None
+            raise CheckpointError(f"checkpoint {path} does not fit this run's config.yaml or is damaged: {reason}") from None
         # Orbax gives arrays of whatever shape was saved.
         for (name, asked), found in zip(jax.tree_util.tree_leaves_with_path(abstract), jax.tree.leaves(saved), strict=True):
             if (asked.shape, asked.dtype) != (found.shape, found.dtype):
-                raise ConfigError(
+                raise CheckpointError(
                     f"checkpoint {path} does not fit this run's config.yaml: {jax.tree_util.keystr(name)} is "
                     f"{found.dtype}{list(found.shape)}; {asked.dtype}{list(asked.shape)} was expected"
                 )
         return dataclasses.replace(saved, key=jax.random.wrap_key_data(saved.key))
 
     def restore_host(self, frames: int) -> dict[str, Any]:
-        """The counters saved at `frames`."""
-        return self._manager.restore(frames, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
+        """The counters saved at `frames`.
+
+        Raises:
+          CheckpointError: they cannot be read.
+        """
+        try:
+            return self._manager.restore(frames, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
+        except (ValueError, KeyError, OSError, TypeError) as error:
+            path = self.run / "checkpoints" / str(frames) / "host"
+            raise CheckpointError(f"{path} is damaged: {' '.join(str(error).split())[:300]}") from None
 
     def restore_replay(self, replay: Replay, end: int) -> None:
         """Fills `replay` with the records up to `end` of each environment; later segments are removed.
 
         Raises:
-          ConfigError: a record that should be there is missing or damaged.
+          CheckpointError: a record that should be there is missing or damaged.
         """
         begin = max(0, end - replay.length)
         position = begin
@@ -142,10 +150,10 @@ class Checkpoints:
                     cut = slice(max(first, begin) - first, min(last, end) - first)
                     replay.write(max(first, begin), {name: segment[name][:, cut] for name in segment.files})
             except (OSError, EOFError, ValueError, zipfile.BadZipFile, ReplayError) as error:
-                raise ConfigError(f"replay segment {path} cannot be read: {' '.join(str(error).split())}") from None
+                raise CheckpointError(f"replay segment {path} cannot be read: {' '.join(str(error).split())}") from None
             position = last
         if position < end:
-            raise ConfigError(f"{self.run / 'replay'} lacks records {position} to {end} that the checkpoint needs")
+            raise CheckpointError(f"{self.run / 'replay'} lacks records {position} to {end} that the checkpoint needs")
         self._saved_records = end
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import tyro
 from dreamer_jax.config import DEFAULT_PRESET, Config, ConfigError, load_config, parse_arguments, preset_names
 from dreamer_jax.envs import EnvError
 from dreamer_jax.replay import ReplayError
+from dreamer_jax.runs import UNUSABLE_CHECKPOINT, CheckpointError
 
 USAGE = """Trains a Dreamer agent.
 
@@ -48,9 +49,12 @@ def training_request(arguments: Sequence[str]) -> Request:
 
 
 def run_command(main: Callable[[list[str]], None], arguments: Sequence[str]) -> None:
-    """Runs a script's main; what the user did wrong becomes one line on stderr and exit status 2."""
+    """Runs a script's main; what the user did wrong becomes one line on stderr and exit status 2, 3 for a checkpoint."""
     try:
         main(list(arguments))
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(UNUSABLE_CHECKPOINT)
     except (ConfigError, EnvError, ReplayError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -11,6 +11,11 @@ from typing import Any
 from dreamer_jax.config import Config, ConfigError, parse_config, read_yaml, write_yaml
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "gymnasium", "dm_control", "mujoco", "numpy")
+UNUSABLE_CHECKPOINT = 3  # exit status of a script that ends with a CheckpointError
+
+
+class CheckpointError(ConfigError):
+    """A run's checkpoint or replay is missing, damaged or of another agent: the run cannot go on."""
 
 
 def create_run(config: Config) -> Path:

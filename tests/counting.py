@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ class Counting(gymnasium.Env):
     action_space = spaces.Discrete(3)
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012  # gymnasium's own form
 
-    def __init__(self, length: int, render_mode: str | None = None, interrupt_at: int = 0):
-        self.length, self.render_mode, self.interrupt_at = length, render_mode, interrupt_at
+    def __init__(self, length: int, render_mode: str | None = None, interrupt_at: int = 0, parent: bool = False):
+        self.length, self.render_mode, self.interrupt_at, self.parent = length, render_mode, interrupt_at, parent
         self.count = self.lifetime = 0
 
     def _observation(self):
@@ -76,7 +77,11 @@ class Counting(gymnasium.Env):
         self.count += 1
         self.lifetime += 1
         if self.lifetime == self.interrupt_at:
-            os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C sends
+            if self.parent:
+                os.killpg(os.getpgid(os.getppid()), signal.SIGINT)  # what a terminal does at Ctrl-C
+                time.sleep(1)  # until the parent has passed it on
+            else:
+                os.kill(os.getpid(), signal.SIGINT)
         return self._observation(), float(self.count), self.count == self.length, False, {}
 
     def render(self):
@@ -94,6 +99,11 @@ def six():
 def interrupted():
     """Ctrl-C arrives during step 43 of each environment: in training, not in the short evaluations."""
     return Counting(5, interrupt_at=INTERRUPTED_AT)
+
+
+def parent_interrupted():
+    """Ctrl-C in the terminal of the process that started the training; give that one a session of its own."""
+    return Counting(5, interrupt_at=INTERRUPTED_AT, parent=True)
 
 
 _TURN = itertools.count()

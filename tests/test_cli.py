@@ -12,6 +12,7 @@ from dreamer_jax.cli import Request, run_command, training_request
 from dreamer_jax.config import Config, ConfigError
 from dreamer_jax.envs import EnvError
 from dreamer_jax.replay import ReplayError
+from dreamer_jax.runs import CheckpointError
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -41,14 +42,14 @@ def test_help_is_no_error():
     assert "--env.task" in result.stdout
 
 
-@pytest.mark.parametrize("error", [ConfigError, EnvError, ReplayError])
-def test_errors_of_the_user_become_one_line(error, capsys):
+@pytest.mark.parametrize(("error", "status"), [(ConfigError, 2), (EnvError, 2), (ReplayError, 2), (CheckpointError, 3)])
+def test_errors_of_the_user_become_one_line(error, status, capsys):
     def main(arguments):
         raise error(f"{arguments[0]} is wrong")
 
     with pytest.raises(SystemExit) as caught:
         run_command(main, ["this"])
-    assert caught.value.code == 2
+    assert caught.value.code == status
     assert capsys.readouterr() == ("", "error: this is wrong\n")
 
 

@@ -21,6 +21,7 @@ COMPILED = (
     {"train_step", "policy", "flops"},
 )
 HOST = {"config", "spaces", "replay", "metrics", "envs", "runs", "announce", "plots", "report", "scores"}
+HOST |= {"suites", "results", "benchmark"}
 JOINING = {"learner", "speed", "loop", "evaluation", "checkpoint", "cli", "devices"}
 MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | {"envs"})
 

@@ -28,6 +28,7 @@ from dreamer_jax.config import Config, ConfigError, parse_config, read_yaml, wri
 from dreamer_jax.envs import make_vector_env
 from dreamer_jax.metrics import read_metrics
 from dreamer_jax.replay import Replay
+from dreamer_jax.runs import CheckpointError
 from dreamer_jax.types import AgentState
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -62,9 +63,9 @@ def assert_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
         assert value.dtype == two[name].dtype, name
 
 
-def refusal(function: Any, argument: Any) -> str:
-    """The message of the ConfigError that a call ends with: one line."""
-    with pytest.raises(ConfigError) as caught:
+def refusal(function: Any, argument: Any, error: type[ConfigError] = ConfigError) -> str:
+    """The message of the error that a call ends with: one line."""
+    with pytest.raises(error) as caught:
         function(argument)
     message = str(caught.value)
     assert "\n" not in message
@@ -386,7 +387,7 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(finished_run, tmp_path
 def test_a_checkpoint_of_another_model_is_refused(stopped_run):
     config = (stopped_run / "config.yaml").read_text()
     (stopped_run / "config.yaml").write_text(config.replace("deter: 16", "deter: 32"))
-    message = refusal(loop.resume, stopped_run)
+    message = refusal(loop.resume, stopped_run, CheckpointError)
     assert "does not fit this run's config.yaml" in message
     assert str(stopped_run / "checkpoints" / "43") in message
 
@@ -395,14 +396,21 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     assert f"{tmp_path} is not a run" in refusal(loop.resume, tmp_path)
     assert "is not a run" in refusal(loop.resume, tmp_path / "nothing")
     write_yaml(tiny_config(tmp_path), tmp_path / "config.yaml")
-    assert "has no checkpoint" in refusal(loop.resume, tmp_path)
+    assert "has no checkpoint" in refusal(loop.resume, tmp_path, CheckpointError)
 
 
 def test_a_damaged_checkpoint_is_refused(stopped_run):
     for path in (stopped_run / "checkpoints" / "43" / "agent").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    assert "is damaged" in refusal(loop.resume, stopped_run)
+    assert "is damaged" in refusal(loop.resume, stopped_run, CheckpointError)
+
+
+def test_damaged_counters_are_refused(stopped_run):
+    for path in (stopped_run / "checkpoints" / "43" / "host").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"{")
+    assert f"{stopped_run / 'checkpoints' / '43' / 'host'} is damaged" in refusal(loop.resume, stopped_run, CheckpointError)
 
 
 def test_a_missing_replay_segment_is_refused(stopped_run):
@@ -410,20 +418,20 @@ def test_a_missing_replay_segment_is_refused(stopped_run):
     segments = sorted((stopped_run / "replay").iterdir())
     assert [path.stem[-3:] for path in segments] == ["023", "047", "051"]
     segments[1].unlink()
-    assert "lacks records 23 to 51" in refusal(loop.resume, stopped_run)
+    assert "lacks records 23 to 51" in refusal(loop.resume, stopped_run, CheckpointError)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
 def test_a_damaged_replay_segment_is_refused(stopped_run, content):
     segment = min((stopped_run / "replay").iterdir())
     segment.write_bytes(content)
-    assert f"{segment} cannot be read" in refusal(loop.resume, stopped_run)
+    assert f"{segment} cannot be read" in refusal(loop.resume, stopped_run, CheckpointError)
 
 
 def test_a_torn_replay_segment_is_refused(stopped_run):
     segment = min((stopped_run / "replay").iterdir())
     segment.write_bytes(segment.read_bytes()[:-100])
-    assert f"{segment} cannot be read" in refusal(loop.resume, stopped_run)
+    assert f"{segment} cannot be read" in refusal(loop.resume, stopped_run, CheckpointError)
 
 
 def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):

@@ -1,0 +1,224 @@
+"""Runs a suite, one child process of train.py after another, and gathers one JSON of results. Imports no JAX.
+
+OUTPUT/results.json              protocol, environments, every run with its curve and scores, means over seeds
+OUTPUT/runs/<task>/<run>/        the run folders
+OUTPUT/logs/<task>-<seed>.log    what a run printed; its errors are beside it in .err
+OUTPUT/set_aside/<task>/<run>/   runs that had no usable checkpoint and were started anew; they do not count
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dreamer_jax.config import ConfigError
+from dreamer_jax.results import markdown_table, results
+from dreamer_jax.runs import UNUSABLE_CHECKPOINT, write_json
+from dreamer_jax.suites import Plan, Run, overview, read_runs
+
+TRAIN = (sys.executable, str(Path(__file__).resolve().parent.parent / "scripts" / "train.py"))
+FAILED, INTERRUPTED = 1, 130  # exit statuses; the second is a shell's for Ctrl-C
+
+
+def run_benchmark(plan: Plan, command: Sequence[str] = TRAIN) -> int:
+    """Runs what is not finished yet, and rewrites `results.json` after each run.
+
+    A run that fails is recorded with its last line of stderr, and the others go on. Ctrl-C and SIGTERM are passed on to the
+    child, which saves a checkpoint; the same plan then goes on from there.
+
+    Args:
+      plan: from `make_plan`.
+      command: what is called with train.py's options.
+
+    Returns:
+      Exit status: 0 when all runs of the plan are finished, 1 when one failed, 130 after a signal.
+
+    Raises:
+      ConfigError: the output folder holds other settings, cannot be written, or is in use.
+    """
+    with _locked(plan.output) as lock, _Child(command, lock) as child:
+        session = _Session(plan, child)
+        session.run()
+        content = session.gather()
+        print(markdown_table(content))
+        if len(content["environments"]) > 1:
+            print("note: not all runs had the same versions, device, machine and commit; results.json lists them")
+        print(f"wrote {plan.output / 'results.json'}")
+        print(f"report: python scripts/report.py {plan.output} --output {plan.output / 'report'}")
+        if child.stopping:
+            print(f"Stopped. Go on with: {plan.command()}")
+            return INTERRUPTED
+        for name, error in session.errors.items():
+            print(f"failed: {name}: {error}")
+        return FAILED if session.errors else 0
+
+
+class _Session:
+    """One call of `run_benchmark`."""
+
+    def __init__(self, plan: Plan, child: "_Child") -> None:
+        self.plan, self.child = plan, child
+        self.errors: dict[str, str] = {}  # by the run's name
+        self.started = time.monotonic()
+        self.frames = 0  # simulator steps of this session
+        print(overview(plan, read_runs(plan)), flush=True)
+        self.gather()
+
+    def run(self) -> None:
+        """The runs of the plan, one after another, until the end or a signal."""
+        count = len(self.plan.configs)
+        for i in range(count):
+            run = read_runs(self.plan)[i]
+            if run.state == "finished" or self.child.stopping:
+                continue
+            log = self._log(run)
+            print(f"[{i + 1}/{count}] {run.state.removeprefix('to ')} {run.name} | log {log}", flush=True)
+            begin = time.monotonic()
+            status, last_line = self._train(run, log)
+            after = read_runs(self.plan)[i]
+            self.frames += max(0, after.frames - run.frames)
+            self._settle(after, status, last_line)
+            record = next(row for row in self.gather()["runs"] if (row["task"], row["seed"]) == run.key)
+            outcome = self.errors.get(run.name) or _scores(record)
+            word = record["status"] if record["status"] in ("finished", "failed") else "stopped"
+            print(
+                f"[{i + 1}/{count}] {word} {run.name} in {_clock(time.monotonic() - begin)} | {outcome} | "
+                f"elapsed {_clock(time.monotonic() - self.started)}, left {self._left(i + 1)}",
+                flush=True,
+            )
+
+    def gather(self) -> dict[str, Any]:
+        """Writes `results.json` and returns its content."""
+        content = results(self.plan, read_runs(self.plan), self.errors)
+        write_json(self.plan.output / "results.json", content)
+        return content
+
+    def _train(self, run: Run, log: Path) -> tuple[int, str]:
+        """Resumes or starts a run -> exit status, last line of stderr."""
+        if run.state == "to resume":
+            status, last_line = self.child(["--resume", str(run.folder)], log)
+            if status != UNUSABLE_CHECKPOINT:
+                return status, last_line
+            print(f"  {last_line}", flush=True)
+        if run.folder:
+            print(f"  no usable checkpoint: started anew, the old folder is now {self._set_aside(run.folder)}", flush=True)
+        overrides = [f"--{name}={value}" for name, value in self.plan.overrides.items()]
+        task, seed = run.key
+        own = [f"--preset={run.config.preset}", f"--env.task={task}", f"--seed={seed}", f"--runs={self.plan.output / 'runs'}"]
+        return self.child([*own, *overrides], log)
+
+    def _settle(self, run: Run, status: int, last_line: str) -> None:
+        """Notes a run that ended without its evaluation, unless it was asked to stop."""
+        if run.state == "finished" or self.child.stopping:
+            return
+        if status < 0:
+            self.errors[run.name] = f"killed by {signal.Signals(-status).name}" + (f": {last_line}" if last_line else "")
+        else:
+            self.errors[run.name] = last_line or f"ended with status {status} before its evaluation"
+
+    def _set_aside(self, folder: Path) -> Path:
+        place = self.plan.output / "set_aside" / folder.parent.name / folder.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return folder.rename(place)
+
+    def _log(self, run: Run) -> Path:
+        path = self.plan.output / "logs" / f"{run.config.env.task.replace(':', '_').replace('/', '_')}-{run.config.seed}.log"
+        path.parent.mkdir(exist_ok=True)
+        return path
+
+    def _left(self, done: int) -> str:
+        """Time for the runs after the first `done`, at this session's speed."""
+        left = sum(run.config.train.frames - run.frames for run in read_runs(self.plan)[done : len(self.plan.configs)])
+        if left and not self.frames:
+            return "unknown"
+        return f"about {_clock((time.monotonic() - self.started) / max(1, self.frames) * left)}"
+
+
+class _Child:
+    """Calls the training command, one child at a time, and passes the first signals on to it.
+
+    The child has a session of its own: a terminal's Ctrl-C reaches it once, through this process. A second one would make it
+    give up on its checkpoint.
+    """
+
+    def __init__(self, command: Sequence[str], lock: int) -> None:
+        self.stopping = False
+        self._command, self._lock = command, lock
+        self._process: subprocess.Popen | None = None
+        self._previous: Mapping[int, Any] = {}
+
+    def __enter__(self) -> "_Child":
+        self._previous = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __call__(self, arguments: Sequence[str], log: Path) -> tuple[int, str]:
+        """Runs to the end of the child -> exit status (negative: killed by that signal), last line of its stderr."""
+        with log.open("ab") as out, log.with_suffix(".err").open("ab") as err:
+            begin = err.tell()
+            # The lock is inherited: it lasts as long as a child that outlives this process.
+            self._process = subprocess.Popen(
+                [*self._command, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                pass_fds=(self._lock,),
+            )
+            if self.stopping:  # a signal came while the child was being made
+                self._process.terminate()
+            status = self._process.wait()
+        lines = log.with_suffix(".err").read_bytes()[begin:].decode(errors="replace").split("\n")
+        return status, next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def _stop(self, number: int, frame: Any) -> None:
+        if not self.stopping:
+            print("stopping: the run saves a checkpoint (Ctrl-C again to give up on that)", flush=True)
+        self.stopping = True
+        if self._process is not None:
+            self._process.send_signal(number)
+
+
+@contextlib.contextmanager
+def _locked(output: Path) -> Iterator[int]:
+    """Makes the output folder and holds it for this process and its children -> file descriptor of the lock."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = os.open(output / ".lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written ({error.strerror}); choose another --output") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{output} is in use by another benchmark, or by a run that one left behind; wait for it"
+            ) from None
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _scores(record: Mapping[str, Any]) -> str:
+    """A finished or stopped run in a few words."""
+    if record["status"] != "finished":
+        return f"frame {record['frames']:,}"
+    policies = (
+        f"{name} {record[name]['return_mean']:.1f} ± {record[name]['return_std']:.1f}" for name in ("deterministic", "sampled")
+    )
+    return ", ".join(policies)
+
+
+def _clock(seconds: float) -> str:
+    """h:mm:ss"""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

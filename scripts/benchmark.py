@@ -1,0 +1,37 @@
+"""Trains a suite of tasks over several seeds, one run after another; the same command goes on where it was stopped.
+
+`python scripts/benchmark.py --suite dreamer6 --seeds 3 --preset dmc_proprio_cpu --output benchmarks/NAME`. All other options
+are changes of the preset, as `train.py --help` lists them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dreamer_jax.cli import run_command
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    suite = "dmc_proprio, dmc_vision, dreamer6, or a list such as dmc:walker_walk,gym:CartPole-v1"
+    parser.add_argument("--suite", required=True, help=suite)
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each task, from seed 0 on [count]")
+    parser.add_argument("--preset", required=True, help="settings of all runs")
+    parser.add_argument("--output", type=Path, required=True, help="the benchmark's folder; what is finished there is kept")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs, their state and the budget, and run nothing")
+    options, overrides = parser.parse_known_args(arguments)
+
+    from dreamer_jax.benchmark import run_benchmark
+    from dreamer_jax.config import parse_arguments
+    from dreamer_jax.suites import listing, make_plan, overview, read_runs
+
+    plan = make_plan(options.suite, options.seeds, options.preset, parse_arguments(overrides), options.output)
+    if options.dry_run:
+        runs = read_runs(plan)
+        print(listing(runs), overview(plan, runs), sep="\n")
+    else:
+        sys.exit(run_benchmark(plan))
+
+
+if __name__ == "__main__":
+    run_command(main, sys.argv[1:])
