@@ -20,7 +20,24 @@ COMPILED = (
     {"optimizer"},
     {"train_step", "policy"},
 )
-HOST = {"config", "spaces", "replay", "metrics", "envs", "runs", "announce", "plots", "report", "scores"}
+HOST = {
+    "config",
+    "spaces",
+    "replay",
+    "metrics",
+    "envs",
+    "runs",
+    "announce",
+    "plots",
+    "report",
+    "scores",
+    "published",
+    "comparison",
+    "aggregates",
+    "html_table",
+    "report_plots",
+    "report_html",
+}
 JOINING = {"learner", "loop", "evaluation", "checkpoint", "cli", "devices"}
 MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | {"envs"})
 

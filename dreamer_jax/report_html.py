@@ -1,0 +1,357 @@
+"""A report as one HTML page with its figures inside: curves, scores, aggregates and every run. Imports no JAX.
+
+Names and texts from run folders are escaped; the page loads nothing.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dreamer_jax.aggregates import RESAMPLES, STATISTICS, Aggregate, Estimate, aggregate, require_rliable
+from dreamer_jax.comparison import Group, Panel, last_bin, make_panels
+from dreamer_jax.config import ConfigError
+from dreamer_jax.html_table import Markup, cell, note, table
+from dreamer_jax.published import AGGREGATES, METHODS, RETURN_SCALE, methods_of, published_curves
+from dreamer_jax.report import POLICIES, Run, device_name, file_name, summarise, summary_names, unused
+from dreamer_jax.runs import write_json
+
+SUITES = {"dmc_proprio": "DeepMind Control from state (proprio)", "dmc_vision": "DeepMind Control from pixels (vision)"}
+STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; color: #1c1f23; background: #fff;
+  max-width: 1240px; margin: 0 auto; padding: 1.5rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .3rem; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-bottom: .2rem; border-bottom: 1px solid #d5d9de; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
+p, ul { max-width: 62rem; margin: .4rem 0; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 1rem; }
+figure { margin: 0; break-inside: avoid; max-width: 760px; }
+figure img { width: 100%; height: auto; }
+figcaption { font-size: .85rem; color: #4a5058; }
+.table { overflow-x: auto; margin: .5rem 0; }
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid #e3e6ea; }
+th { font-weight: 600; vertical-align: bottom; background: #f5f6f8; }
+th.group { text-align: center; border-left: 2px solid #b9c0c8; }
+th.edge, td.edge { border-left: 2px solid #b9c0c8; }
+th.text, td.text { text-align: left; }
+td small { display: block; color: #5b626b; white-space: nowrap; }
+td.path { overflow-wrap: anywhere; min-width: 14rem; text-align: left; }
+.state { font-weight: 600; color: #a33b00; }
+@media print {
+  @page { size: A4 landscape; margin: 12mm; }
+  body { padding: 0; max-width: none; font-size: 11px; }
+  .curves { grid-template-columns: 1fr 1fr; }
+  .table { overflow: visible; }
+  table { font-size: 9px; }
+  th, td { padding: .2rem .35rem; }
+  tr { break-inside: avoid; }
+}
+"""
+READING = (
+    "<b>Training returns</b> are those of the episodes that the agent learns from, its actions sampled. <b>Evaluation "
+    "returns</b> are those of episodes apart from training. The two are not the same measurement, so they stand in separate "
+    "columns, and every curve says which it is.",
+    "Ours: training returns are means over the episodes that end in a bin of environment steps; the seeds' mean ± standard "
+    "deviation (n - 1) over seeds. Evaluation returns are those of the last agent, no checkpoint chosen.",
+    "Published: means over the authors' seeds, in bins of the same width. {sources}.",
+    "<b>Frames</b> are simulator steps, action repeat counted; decisions are actions; updates are gradient steps.",
+)
+
+
+def write_report(
+    runs: Sequence[Run],
+    damaged: Sequence[tuple[Path, str]],
+    folder: Path,
+    threshold: float | None = None,
+    resamples: int = RESAMPLES,
+) -> Path:
+    """Writes `report.html`, one PNG a task and one JSON summary a run -> the page's path.
+
+    Args:
+      runs: finished or not.
+      damaged: folders that could not be read, with what is wrong; they are listed.
+      folder: made if missing; files of the same names are overwritten.
+      threshold: return that counts as solved, as for `report.summarise`.
+      resamples: of the bootstrap.
+
+    Raises:
+      ConfigError: rliable is missing, or the folder cannot be written.
+    """
+    require_rliable()
+    from dreamer_jax.report_plots import draw_panel, label_colors  # Matplotlib is slow to load
+
+    panels, repeated = make_panels(runs)
+    colors = label_colors(sorted({group.label for panel in panels for group in panel.groups}))
+    summaries = [summarise(run, threshold) for run in runs]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        figures: dict[str, Panel] = {}
+        for panel in panels:
+            name = unused(file_name(f"{panel.task}-{panel.obs}"), figures)
+            draw_panel(panel, folder / f"{name}.png", colors)
+            figures[name] = panel
+        for name, summary in zip(summary_names(summaries), summaries):
+            write_json(folder / f"{name}.json", summary)
+        body = "\n".join(
+            (
+                _head(runs, damaged, panels),
+                _curves(figures, folder),
+                *(_scores(suite, panels) for suite in (*SUITES, None)),
+                _aggregates(panels, resamples),
+                _runs(runs, repeated, damaged, summaries),
+                _protocol(runs),
+            )
+        )
+        page = (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>dreamer_jax: report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        )
+        (folder / "report.html").write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written ({error.strerror}); choose another with --output") from None
+    return folder / "report.html"
+
+
+def _head(runs: Sequence[Run], damaged: Sequence[Any], panels: Sequence[Panel]) -> str:
+    finished = sum(run.finished for run in runs)
+    counts = [f"{len(runs)} runs on {len(panels)} tasks", f"{finished} finished"]
+    counts += [f"{len(runs) - finished} unfinished"] if finished < len(runs) else []
+    counts += [f"{len(damaged)} that cannot be read"] if damaged else []
+    shown = {name for panel in panels for name in published_curves(panel.suite, panel.task)}
+    kinds = []
+    for kind in ("training", "evaluation"):
+        labels = [f"{METHODS[name].label} ({METHODS[name].source})" for name in METHODS if name in shown]
+        labels = [text for name, text in zip([n for n in METHODS if n in shown], labels) if METHODS[name].returns == kind]
+        kinds += [f"{kind.capitalize()} returns: {escape(', '.join(labels))}"] if labels else []
+    reading = [text for text in READING if shown or "{sources}" not in text]
+    items = "".join(f"<li>{text.format(sources='. '.join(kinds))}</li>" for text in reading)
+    return f"<h1>dreamer_jax: report</h1>\n<p>{', '.join(counts)}.</p>\n<ul>{items}</ul>"
+
+
+def _curves(figures: Mapping[str, Panel], folder: Path) -> str:
+    parts = []
+    for name, panel in figures.items():
+        image = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
+        published = published_curves(panel.suite, panel.task)
+        text = f"Bins of {panel.groups[0].width:,} frames."
+        if published:
+            text += f" Published curves go on to {max(curve.env_steps[-1] for curve in published.values()):,} frames."
+        else:
+            text += " No published curves for this task."
+        alt = escape(f"return over frames: {panel.title}", quote=True)
+        parts.append(
+            f'<figure><img alt="{alt}" src="data:image/png;base64,{image}"><figcaption>{escape(text)}</figcaption></figure>'
+        )
+    return f'<h2>Learning curves</h2>\n<div class="curves">{"".join(parts)}</div>' if parts else ""
+
+
+def _scores(suite: str | None, panels: Sequence[Panel]) -> str:
+    """Final scores of a suite's tasks: training returns on the left, evaluation returns on the right."""
+    chosen = [panel for panel in panels if panel.suite == suite]
+    if not chosen:
+        return ""
+    methods = {kind: [m for m in methods_of(suite) if METHODS[m].returns == kind] for kind in ("training", "evaluation")}
+    left, right = methods["training"], methods["evaluation"]
+    heads = (
+        f'<tr><th class="text" colspan="4"></th><th class="group" colspan="{1 + len(left)}">TRAINING returns</th>'
+        f'<th class="group" colspan="{2 + len(right)}">EVALUATION returns</th></tr>'
+    )
+    names = ["task", "preset", "seeds", "frames", "ours"] + [METHODS[m].label for m in left]
+    names += ["ours, deterministic", "ours, sampled"] + [METHODS[m].label for m in right]
+    edges = (4, 5 + len(left))
+    rows, left_out = [], []
+    for panel in chosen:
+        published = published_curves(suite, panel.task)
+        for group in panel.groups:
+            values = {m: published[m].at(group.frames) if m in published else None for m in (*left, *right)}
+            evaluated = sorted({f"{int(run.counter('frames')):,}" for run in group.runs if run.finished})
+            frames = f"{group.frames:,}" if group.frames else "no full bin"
+            rows.append(
+                [
+                    cell(panel.title if suite is None else panel.task),
+                    cell(group.label),
+                    len(group.runs),
+                    Markup(cell(frames) + (f"<small>evaluation: {', '.join(evaluated)}</small>" if evaluated else "")),
+                    _seeds(group.training() if group.frames else {}),
+                    *(_number(values[m]) for m in left),
+                    *(_seeds(group.evaluation(policy)) for policy in POLICIES),
+                    *(_number(values[m]) for m in right),
+                ]
+            )
+            left_out += _not_scored(panel, group)
+    about = "Training returns: the bin that ends at the frames given"
+    about += "; published values are those of the same bin. " if suite else ". "
+    about += "Below each of our means: seed: return."
+    title = SUITES.get(suite or "", "Other tasks")
+    texts = "".join(note(text) for text in left_out)
+    return f"<h2>Final scores: {escape(title)}</h2>\n{note(about)}{table(names, rows, text=2, edges=edges, above=heads)}{texts}"
+
+
+def _not_scored(panel: Panel, group: Group) -> list[str]:
+    """A sentence on the seeds whose training return is not in the mean."""
+    missing = [run for run in group.runs if run not in group.scored()]
+    if not missing or not group.frames:
+        return []
+    seeds = ", ".join(f"{run.config.seed} (at frame {int(run.counter('frames')):,})" for run in missing)
+    return [f"{panel.title}, {group.label}: not in the mean of training returns, because it is not that far: seed {seeds}."]
+
+
+def _aggregates(panels: Sequence[Panel], resamples: int) -> str:
+    """IQM, median and mean over the tasks of each suite and protocol, with the published methods' means."""
+    parts = []
+    for suite, title in SUITES.items():
+        chosen = [panel for panel in panels if panel.suite == suite]
+        rows: list[list[Any]] = []
+        notes: list[str] = []
+        for label in sorted({group.label for panel in chosen for group in panel.groups}):
+            groups = [group for panel in chosen for group in panel.groups if group.label == label]
+            frames = min((group.frames for group in groups if group.frames), default=0)
+            training = {g.task: _normalise(g.training(frames)) if g.frames else {} for g in groups}
+            at = f" in the bin that ends at {frames:,} frames" if frames else ""
+            _add(rows, notes, f"ours: {label}", f"TRAINING{at}", aggregate(training, resamples))
+            for policy in POLICIES:
+                scores = {group.task: _normalise(group.evaluation(policy)) for group in groups}
+                _add(rows, notes, f"ours: {label}", f"EVALUATION, {policy}, of the last agent", aggregate(scores, resamples))
+            tasks = [task for task, seeds in training.items() if seeds]
+            if frames and len(tasks) > 1:
+                rows += _published_means(suite, tasks, frames)
+        if chosen:
+            notes += _published_aggregates(suite, chosen)
+            names = ["method", "returns", "tasks", "seeds of each", *STATISTICS]
+            texts = "".join(note(text) for text in dict.fromkeys(notes))
+            parts.append(f"<h3>{escape(title)}</h3>\n{table(names, rows, text=2) if rows else ''}{texts}")
+    if not parts:
+        return note("No aggregate over tasks: only returns on the DeepMind Control suite have a common scale.")
+    about = (
+        f"Normalised return = return / {RETURN_SCALE:g}, the largest return of a DeepMind Control task; no other "
+        "normalisation. In brackets: 95% stratified bootstrap interval over seeds (rliable, "
+        f"{resamples:,} resamples). Published methods have no interval here: only their means over seeds are published, so "
+        "their number is the mean over our tasks of these means in the same bin."
+    )
+    return f"<h2>Aggregates over tasks</h2>\n{note(about)}{''.join(parts)}"
+
+
+def _add(rows: list[list[Any]], notes: list[str], method: str, returns: str, result: Aggregate) -> None:
+    notes += [f"{method.removeprefix('ours: ')}, {returns}: {text}" for text in result.notes]
+    if result.estimates:
+        values = [_estimate(result.estimates[name]) for name in STATISTICS]
+        rows.append([cell(method), cell(returns), result.tasks, result.seeds, *values])
+
+
+def _published_means(suite: str, tasks: Sequence[str], frames: int) -> list[list[Any]]:
+    """A row for each published method that has all the tasks at these frames."""
+    rows = []
+    for name in methods_of(suite):
+        curves = [published_curves(suite, task).get(name) for task in tasks]
+        values = [curve.at(frames) if curve else None for curve in curves]
+        known = [value for value in values if value is not None]
+        if len(known) == len(tasks):
+            kind = f"{METHODS[name].returns.upper()} in the bin that ends at {frames:,} frames"
+            mean = f"{np.mean(known) / RETURN_SCALE:.3f}"
+            rows.append([cell(f"published: {METHODS[name].label}"), cell(kind), len(tasks), "", "", "", mean])
+    return rows
+
+
+def _published_aggregates(suite: str, panels: Sequence[Panel]) -> list[str]:
+    """Sentences with other published figures, once a run of ours is that long."""
+    longest = max(last_bin(run, group.width) for panel in panels for group in panel.groups for run in group.runs)
+    found = [line for line in AGGREGATES if line.benchmark == suite and line.frames <= longest]
+    if not found:
+        return []
+    figures = ", ".join(f"{line.method} {line.mean} / {line.median}" for line in found)
+    first = found[0]
+    return [f"Published for all {first.tasks} tasks at {first.frames:,} frames, mean / median of returns: {figures}."]
+
+
+def _runs(
+    runs: Sequence[Run], repeated: Sequence[Run], damaged: Sequence[tuple[Path, str]], summaries: Sequence[dict[str, Any]]
+) -> str:
+    """Every run with what became of it."""
+    solved = any("solved_at" in summary for summary in summaries)
+    names = ["task", "preset", "seed", "state", "folder", "frames", "minutes", "training, last 10 episodes"]
+    names += ["evaluation, deterministic", "evaluation, sampled"] + (["solved at"] if solved else [])
+    rows = []
+    for run, summary in zip(runs, summaries):
+        state = cell("finished") if run.finished else Markup('<span class="state">unfinished</span>')
+        if run in repeated:
+            state = Markup(state + "<small>not used: another run of this seed got further</small>")
+        row = [
+            cell(f"{run.config.env.task}" + (f" ({run.config.env.obs})" if run.config.env.task.startswith("dmc:") else "")),
+            cell(run.config.preset),
+            run.config.seed,
+            state,
+            cell(str(run.path)),
+            Markup(f"{summary['frames']:,}<small>of {run.config.train.frames:,}</small>"),
+            f"{summary['wall_seconds'] / 60:.1f}",
+            _number(run.recent_return()),
+        ]
+        for policy in POLICIES:
+            result = summary[policy]
+            spread = "–" if result is None else f"{result['return_mean']:.1f} ± {result['return_std']:.1f}"
+            row.append(Markup(spread + (f"<small>{result['episodes']} episodes</small>" if result else "")))
+        if solved:
+            row.append("never" if summary["solved_at"] is None else f"{summary['solved_at']:,}")
+        rows.append(row)
+    problems = "".join(note(f"Cannot be read: {path}: {problem}") for path, problem in damaged)
+    about = "All runs given, unfinished ones too (no evaluation of a last agent). ± is over the episodes of one evaluation."
+    return f"<h2>Runs</h2>\n{note(about)}{table(names, rows, text=2, paths=(3, 4))}{problems}"
+
+
+def _protocol(runs: Sequence[Run]) -> str:
+    """How each run was made, and with which versions."""
+    names = ["task", "preset", "seed", "size", "environments", "action repeat", "train ratio", "batch"]
+    names += ["frames", "decisions", "updates", "minutes", "device", "precision", "commit", "versions"]
+    sets: list[str] = []
+    rows = []
+    for run in runs:
+        config, environment = run.config, run.environment
+        versions = ", ".join(f"{name} {version}" for name, version in environment.get("versions", {}).items()) or "unknown"
+        sets += [versions] if versions not in sets else []
+        rows.append(
+            [
+                cell(config.env.task),
+                cell(config.preset),
+                config.seed,
+                cell(config.model.size),
+                config.env.num_envs,
+                config.env.action_repeat,
+                f"{config.replay.train_ratio:g}",
+                f"{config.replay.batch_size} x {config.replay.batch_length}",
+                *(f"{int(run.counter(name)):,}" for name in ("frames", "decisions", "updates")),
+                f"{run.counter('wall_seconds') / 60:.1f}",
+                cell(device_name(environment)),
+                cell(config.precision),
+                cell(str(environment.get("git_commit", "unknown"))[:10]),
+                f"({sets.index(versions) + 1})",
+            ]
+        )
+    lists = "".join(note(f"({index + 1}) {versions}") for index, versions in enumerate(sets))
+    return f"<h2>Protocol</h2>\n{table(names, rows, text=2)}{lists}" if rows else ""
+
+
+def _normalise(returns: Mapping[int, float]) -> dict[int, float]:
+    return {seed: value / RETURN_SCALE for seed, value in returns.items()}
+
+
+def _seeds(returns: Mapping[int, float]) -> Markup:
+    """Mean ± standard deviation over seeds, and each seed's return below."""
+    if not returns:
+        return Markup("–")
+    values = np.array(list(returns.values()))
+    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    each = ", ".join(f"{seed}: {value:.1f}" for seed, value in returns.items())
+    return Markup(f"{values.mean():.1f}{spread}<small>{each}</small>")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _estimate(value: Estimate) -> str:
+    return f"{value.point:.3f}" + ("" if value.low is None else f" [{value.low:.3f}, {value.high:.3f}]")
