@@ -24,7 +24,10 @@ class Estimate(NamedTuple):
 
 
 class Aggregate(NamedTuple):
-    """Statistics over tasks. seeds: how many of each task count. notes: sentences on what was left out, or why there is none."""
+    """Statistics over tasks.
+
+    estimates: by name; empty where none can be computed. seeds: how many of each task count. notes: what was left out and why.
+    """
 
     estimates: dict[str, Estimate]
     tasks: int

@@ -107,7 +107,7 @@ def protocol_labels(configs: Sequence[Config]) -> list[str]:
     for config, own in zip(configs, protocols):
         alike = [other for peer, other in zip(configs, protocols) if peer.preset == config.preset]
         shown = _telling(alike)
-        labels.append(config.preset + (f" ({', '.join(f'{name}={own[name]}' for name in shown)})" if shown else ""))
+        labels.append(config.preset + (f" ({', '.join(f'{name}={_short(own[name])}' for name in shown)})" if shown else ""))
     return labels
 
 
@@ -153,6 +153,10 @@ def _telling(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
         if split > kinds:
             shown, kinds = [*shown, name], split
     return shown
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _get(values: Mapping[str, Any], dotted: str) -> Any:

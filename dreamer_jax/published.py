@@ -30,7 +30,7 @@ class Method(NamedTuple):
 # Dreamer V1 and V2: their README files plot "test/return" and "eval_return".
 METHODS = {
     "dreamerv3": Method("DreamerV3", "training", "danijar/dreamerv3"),
-    "ppo": Method("PPO", "training", "danijar/dreamerv3 (fixed hyper-parameters)"),
+    "ppo": Method("PPO", "training", "danijar/dreamerv3, fixed hyper-parameters"),
     "dreamerv2": Method("DreamerV2", "evaluation", "danijar/dreamerv2"),
     "dreamerv1": Method("DreamerV1", "evaluation", "danijar/dreamer"),
     "d4pg": Method("D4PG", "evaluation", "danijar/dreamerv3"),
@@ -50,18 +50,19 @@ class PublishedAggregate(NamedTuple):
     frames: int
     tasks: int
     method: str
+    returns: Literal["training", "evaluation"]
     mean: int
     median: int
 
 
 AGGREGATES = (
-    PublishedAggregate("dmc_proprio", 500_000, 18, "MR.Q", 846, 912),
-    PublishedAggregate("dmc_proprio", 500_000, 18, "TD-MPC2", 845, 895),
-    PublishedAggregate("dmc_proprio", 500_000, 18, "SimbaV2", 834, 887),
-    PublishedAggregate("dmc_proprio", 500_000, 18, "DreamerV3 (frames 450k to 500k)", 741, 843),
-    PublishedAggregate("dmc_vision", 1_000_000, 20, "MR.Q", 818, 901),
-    PublishedAggregate("dmc_vision", 1_000_000, 20, "DreamerV3", 786, 858),
-    PublishedAggregate("dmc_vision", 1_000_000, 20, "DrQ-v2", 705, 770),
+    PublishedAggregate("dmc_proprio", 500_000, 18, "MR.Q", "evaluation", 846, 912),
+    PublishedAggregate("dmc_proprio", 500_000, 18, "TD-MPC2", "evaluation", 845, 895),
+    PublishedAggregate("dmc_proprio", 500_000, 18, "SimbaV2", "evaluation", 834, 887),
+    PublishedAggregate("dmc_proprio", 500_000, 18, "DreamerV3, frames 450k to 500k", "training", 741, 843),
+    PublishedAggregate("dmc_vision", 1_000_000, 20, "MR.Q", "evaluation", 818, 901),
+    PublishedAggregate("dmc_vision", 1_000_000, 20, "DreamerV3", "training", 786, 858),
+    PublishedAggregate("dmc_vision", 1_000_000, 20, "DrQ-v2", "evaluation", 705, 770),
 )
 
 

@@ -12,46 +12,14 @@ from typing import Any
 import numpy as np
 
 from dreamer_jax.aggregates import RESAMPLES, STATISTICS, Aggregate, Estimate, aggregate, require_rliable
-from dreamer_jax.comparison import Group, Panel, last_bin, make_panels
+from dreamer_jax.comparison import Group, Panel, last_bin, make_panels, protocol_labels
 from dreamer_jax.config import ConfigError
-from dreamer_jax.html_table import Markup, cell, note, table
+from dreamer_jax.html_parts import NOTHING, Markup, cell, note, page, table
 from dreamer_jax.published import AGGREGATES, METHODS, RETURN_SCALE, methods_of, published_curves
 from dreamer_jax.report import POLICIES, Run, device_name, file_name, summarise, summary_names, unused
 from dreamer_jax.runs import write_json
 
 SUITES = {"dmc_proprio": "DeepMind Control from state (proprio)", "dmc_vision": "DeepMind Control from pixels (vision)"}
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; color: #1c1f23; background: #fff;
-  max-width: 1240px; margin: 0 auto; padding: 1.5rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .3rem; }
-h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-bottom: .2rem; border-bottom: 1px solid #d5d9de; }
-h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
-p, ul { max-width: 62rem; margin: .4rem 0; }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 1rem; }
-figure { margin: 0; break-inside: avoid; max-width: 760px; }
-figure img { width: 100%; height: auto; }
-figcaption { font-size: .85rem; color: #4a5058; }
-.table { overflow-x: auto; margin: .5rem 0; }
-table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid #e3e6ea; }
-th { font-weight: 600; vertical-align: bottom; background: #f5f6f8; }
-th.group { text-align: center; border-left: 2px solid #b9c0c8; }
-th.edge, td.edge { border-left: 2px solid #b9c0c8; }
-th.text, td.text { text-align: left; }
-td small { display: block; color: #5b626b; white-space: nowrap; }
-td.path { overflow-wrap: anywhere; min-width: 14rem; text-align: left; }
-.state { font-weight: 600; color: #a33b00; }
-@media print {
-  @page { size: A4 landscape; margin: 12mm; }
-  body { padding: 0; max-width: none; font-size: 11px; }
-  .curves { grid-template-columns: 1fr 1fr; }
-  .table { overflow: visible; }
-  table { font-size: 9px; }
-  th, td { padding: .2rem .35rem; }
-  tr { break-inside: avoid; }
-}
-"""
 READING = (
     "<b>Training returns</b> are those of the episodes that the agent learns from, its actions sampled. <b>Evaluation "
     "returns</b> are those of episodes apart from training. The two are not the same measurement, so they stand in separate "
@@ -107,12 +75,7 @@ def write_report(
                 _protocol(runs),
             )
         )
-        page = (
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>dreamer_jax: report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-        )
-        (folder / "report.html").write_text(page, encoding="utf-8")
+        (folder / "report.html").write_text(page("dreamer_jax: report", body), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}); choose another with --output") from None
     return folder / "report.html"
@@ -126,9 +89,9 @@ def _head(runs: Sequence[Run], damaged: Sequence[Any], panels: Sequence[Panel]) 
     shown = {name for panel in panels for name in published_curves(panel.suite, panel.task)}
     kinds = []
     for kind in ("training", "evaluation"):
-        labels = [f"{METHODS[name].label} ({METHODS[name].source})" for name in METHODS if name in shown]
-        labels = [text for name, text in zip([n for n in METHODS if n in shown], labels) if METHODS[name].returns == kind]
-        kinds += [f"{kind.capitalize()} returns: {escape(', '.join(labels))}"] if labels else []
+        methods = [method for name, method in METHODS.items() if name in shown and method.returns == kind]
+        labels = ", ".join(f"{method.label} ({method.source})" for method in methods)
+        kinds += [f"{kind.capitalize()} returns: {escape(labels)}"] if methods else []
     reading = [text for text in READING if shown or "{sources}" not in text]
     items = "".join(f"<li>{text.format(sources='. '.join(kinds))}</li>" for text in reading)
     return f"<h1>dreamer_jax: report</h1>\n<p>{', '.join(counts)}.</p>\n<ul>{items}</ul>"
@@ -139,9 +102,10 @@ def _curves(figures: Mapping[str, Panel], folder: Path) -> str:
     for name, panel in figures.items():
         image = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
         published = published_curves(panel.suite, panel.task)
-        text = f"Bins of {panel.groups[0].width:,} frames."
+        text = f"Bins of {panel.groups[0].width:,} frames; a dot stands at the end of its bin."
         if published:
-            text += f" Published curves go on to {max(curve.env_steps[-1] for curve in published.values()):,} frames."
+            last = max(curve.env_steps[-1] for curve in published.values())
+            text += f" Published curves go on to {last:,} frames."
         else:
             text += " No published curves for this task."
         alt = escape(f"return over frames: {panel.title}", quote=True)
@@ -190,7 +154,8 @@ def _scores(suite: str | None, panels: Sequence[Panel]) -> str:
     about += "Below each of our means: seed: return."
     title = SUITES.get(suite or "", "Other tasks")
     texts = "".join(note(text) for text in left_out)
-    return f"<h2>Final scores: {escape(title)}</h2>\n{note(about)}{table(names, rows, text=2, edges=edges, above=heads)}{texts}"
+    scores = table(names, rows, text=(0, 1), edges=edges, above=heads)
+    return f"<h2>Final scores: {escape(title)}</h2>\n{note(about)}{scores}{texts}"
 
 
 def _not_scored(panel: Panel, group: Group) -> list[str]:
@@ -208,24 +173,28 @@ def _aggregates(panels: Sequence[Panel], resamples: int) -> str:
     for suite, title in SUITES.items():
         chosen = [panel for panel in panels if panel.suite == suite]
         rows: list[list[Any]] = []
-        notes: list[str] = []
+        notes: dict[tuple[str, str], list[str]] = {}
         for label in sorted({group.label for panel in chosen for group in panel.groups}):
             groups = [group for panel in chosen for group in panel.groups if group.label == label]
             frames = min((group.frames for group in groups if group.frames), default=0)
             training = {g.task: _normalise(g.training(frames)) if g.frames else {} for g in groups}
             at = f" in the bin that ends at {frames:,} frames" if frames else ""
-            _add(rows, notes, f"ours: {label}", f"TRAINING{at}", aggregate(training, resamples))
+            _add(rows, notes, label, f"TRAINING{at}", aggregate(training, resamples))
             for policy in POLICIES:
                 scores = {group.task: _normalise(group.evaluation(policy)) for group in groups}
-                _add(rows, notes, f"ours: {label}", f"EVALUATION, {policy}, of the last agent", aggregate(scores, resamples))
+                _add(rows, notes, label, f"EVALUATION, {policy}, of the last agent", aggregate(scores, resamples))
             tasks = [task for task, seeds in training.items() if seeds]
             if frames and len(tasks) > 1:
                 rows += _published_means(suite, tasks, frames)
         if chosen:
-            notes += _published_aggregates(suite, chosen)
+            texts = [
+                f"{method}{'' if len(kinds) == 1 + len(POLICIES) else ', ' + ' and '.join(kinds)}: {text}"
+                for (method, text), kinds in notes.items()
+            ]
+            texts += _published_aggregates(suite, chosen)
             names = ["method", "returns", "tasks", "seeds of each", *STATISTICS]
-            texts = "".join(note(text) for text in dict.fromkeys(notes))
-            parts.append(f"<h3>{escape(title)}</h3>\n{table(names, rows, text=2) if rows else ''}{texts}")
+            below = "".join(note(text) for text in texts)
+            parts.append(f"<h3>{escape(title)}</h3>\n{table(names, rows, text=(0, 1)) if rows else ''}{below}")
     if not parts:
         return note("No aggregate over tasks: only returns on the DeepMind Control suite have a common scale.")
     about = (
@@ -237,11 +206,13 @@ def _aggregates(panels: Sequence[Panel], resamples: int) -> str:
     return f"<h2>Aggregates over tasks</h2>\n{note(about)}{''.join(parts)}"
 
 
-def _add(rows: list[list[Any]], notes: list[str], method: str, returns: str, result: Aggregate) -> None:
-    notes += [f"{method.removeprefix('ours: ')}, {returns}: {text}" for text in result.notes]
+def _add(rows: list[list[Any]], notes: dict[tuple[str, str], list[str]], label: str, returns: str, result: Aggregate) -> None:
+    """Adds a row where there is one, and files each note under what it is about."""
+    for text in result.notes:
+        notes.setdefault((label, text), []).append(returns)
     if result.estimates:
         values = [_estimate(result.estimates[name]) for name in STATISTICS]
-        rows.append([cell(method), cell(returns), result.tasks, result.seeds, *values])
+        rows.append([cell(f"ours: {label}"), cell(returns), result.tasks, result.seeds, *values])
 
 
 def _published_means(suite: str, tasks: Sequence[str], frames: int) -> list[list[Any]]:
@@ -264,7 +235,7 @@ def _published_aggregates(suite: str, panels: Sequence[Panel]) -> list[str]:
     found = [line for line in AGGREGATES if line.benchmark == suite and line.frames <= longest]
     if not found:
         return []
-    figures = ", ".join(f"{line.method} {line.mean} / {line.median}" for line in found)
+    figures = ", ".join(f"{line.method} {line.mean} / {line.median} ({line.returns})" for line in found)
     first = found[0]
     return [f"Published for all {first.tasks} tasks at {first.frames:,} frames, mean / median of returns: {figures}."]
 
@@ -274,39 +245,38 @@ def _runs(
 ) -> str:
     """Every run with what became of it."""
     solved = any("solved_at" in summary for summary in summaries)
-    names = ["task", "preset", "seed", "state", "folder", "frames", "minutes", "training, last 10 episodes"]
-    names += ["evaluation, deterministic", "evaluation, sampled"] + (["solved at"] if solved else [])
+    names = ["task", "preset", "seed", "state", "frames", "minutes", "training, last 10 episodes"]
+    names += ["evaluation, deterministic", "evaluation, sampled"] + (["solved at"] if solved else []) + ["folder"]
     rows = []
-    for run, summary in zip(runs, summaries):
+    for run, label, summary in zip(runs, protocol_labels([run.config for run in runs]), summaries):
         state = cell("finished") if run.finished else Markup('<span class="state">unfinished</span>')
         if run in repeated:
             state = Markup(state + "<small>not used: another run of this seed got further</small>")
         row = [
             cell(f"{run.config.env.task}" + (f" ({run.config.env.obs})" if run.config.env.task.startswith("dmc:") else "")),
-            cell(run.config.preset),
+            cell(label),
             run.config.seed,
             state,
-            cell(str(run.path)),
             Markup(f"{summary['frames']:,}<small>of {run.config.train.frames:,}</small>"),
             f"{summary['wall_seconds'] / 60:.1f}",
             _number(run.recent_return()),
         ]
         for policy in POLICIES:
             result = summary[policy]
-            spread = "–" if result is None else f"{result['return_mean']:.1f} ± {result['return_std']:.1f}"
+            spread = NOTHING if result is None else f"{result['return_mean']:.1f} ± {result['return_std']:.1f}"
             row.append(Markup(spread + (f"<small>{result['episodes']} episodes</small>" if result else "")))
         if solved:
             row.append("never" if summary["solved_at"] is None else f"{summary['solved_at']:,}")
-        rows.append(row)
+        rows.append([*row, cell(str(run.path))])
     problems = "".join(note(f"Cannot be read: {path}: {problem}") for path, problem in damaged)
     about = "All runs given, unfinished ones too (no evaluation of a last agent). ± is over the episodes of one evaluation."
-    return f"<h2>Runs</h2>\n{note(about)}{table(names, rows, text=2, paths=(3, 4))}{problems}"
+    return f"<h2>Runs</h2>\n{note(about)}{table(names, rows, text=(0, 1, 3), paths=(len(names) - 1,))}{problems}"
 
 
 def _protocol(runs: Sequence[Run]) -> str:
     """How each run was made, and with which versions."""
     names = ["task", "preset", "seed", "size", "environments", "action repeat", "train ratio", "batch"]
-    names += ["frames", "decisions", "updates", "minutes", "device", "precision", "commit", "versions"]
+    names += ["frames", "decisions", "updates", "device", "precision", "commit", "versions"]
     sets: list[str] = []
     rows = []
     for run in runs:
@@ -324,7 +294,6 @@ def _protocol(runs: Sequence[Run]) -> str:
                 f"{config.replay.train_ratio:g}",
                 f"{config.replay.batch_size} x {config.replay.batch_length}",
                 *(f"{int(run.counter(name)):,}" for name in ("frames", "decisions", "updates")),
-                f"{run.counter('wall_seconds') / 60:.1f}",
                 cell(device_name(environment)),
                 cell(config.precision),
                 cell(str(environment.get("git_commit", "unknown"))[:10]),
@@ -332,7 +301,7 @@ def _protocol(runs: Sequence[Run]) -> str:
             ]
         )
     lists = "".join(note(f"({index + 1}) {versions}") for index, versions in enumerate(sets))
-    return f"<h2>Protocol</h2>\n{table(names, rows, text=2)}{lists}" if rows else ""
+    return f"<h2>Protocol</h2>\n{table(names, rows, text=(0, 1))}{lists}" if rows else ""
 
 
 def _normalise(returns: Mapping[int, float]) -> dict[int, float]:
@@ -342,15 +311,15 @@ def _normalise(returns: Mapping[int, float]) -> dict[int, float]:
 def _seeds(returns: Mapping[int, float]) -> Markup:
     """Mean ± standard deviation over seeds, and each seed's return below."""
     if not returns:
-        return Markup("–")
+        return NOTHING
     values = np.array(list(returns.values()))
     spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
     each = ", ".join(f"{seed}: {value:.1f}" for seed, value in returns.items())
-    return Markup(f"{values.mean():.1f}{spread}<small>{each}</small>")
+    return Markup(f'{values.mean():.1f}{spread}<small class="seeds">{each}</small>')
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+    return NOTHING if value is None else f"{value:.1f}"
 
 
 def _estimate(value: Estimate) -> str:

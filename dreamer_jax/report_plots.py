@@ -1,11 +1,13 @@
 """Figures of a report: the learning curves of a task beside the published ones. Import it where it is used."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from dreamer_jax.comparison import Group, Panel
@@ -14,6 +16,7 @@ from dreamer_jax.plots import running_mean
 from dreamer_jax.published import METHODS, published_curves
 
 COLORS = ("#2166ac", "#c0392b", "#1b7837", "#7b3294", "#b35806", "#00757a")
+LEGEND_WIDTH = 48  # longest line of a legend [characters]
 PUBLISHED_COLORS = {
     "dreamerv3": "#222222",
     "ppo": "#8c8c8c",
@@ -50,9 +53,9 @@ def draw_panel(panel: Panel, path: Path, colors: Mapping[str, str]) -> None:
     figure = Figure(figsize=(7.4, 5.6), layout="constrained")
     axes = figure.subplots()
     end = shown_frames(panel)
-    _draw_published(axes, panel, end)
     for group in panel.groups:
         _draw_group(axes, group, colors[group.label])
+    _draw_published(axes, panel, end)
     axes.set_title(_plain(panel.title), fontsize=12)
     axes.set(xlabel="environment steps [frames]", ylabel="return [sum of rewards of an episode]", xlim=(0, end))
     if panel.suite:
@@ -60,9 +63,14 @@ def draw_panel(panel: Panel, path: Path, colors: Mapping[str, str]) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    if axes.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    else:
+    figure.legend(
+        handles=[*_our_handles(panel, colors), *axes.get_legend_handles_labels()[0]],
+        loc="outside lower center",
+        ncols=2,
+        fontsize=8,
+        frameon=False,
+    )
+    if not axes.has_data():
         axes.text(0.5, 0.5, "no finished episode yet", transform=axes.transAxes, ha="center", va="center", color="gray")
     figure.savefig(path, dpi=150)
 
@@ -78,27 +86,24 @@ def _draw_published(axes: Axes, panel: Panel, end: int) -> None:
             linewidth=1.7 if name == "dreamerv3" else 1.2,
             linestyle="-" if method.returns == "training" else "--",
             marker="." if shown.sum() == 1 else "",
-            label=f"{method.label}, {method.returns} (published)",
+            zorder=1.5,  # below ours
+            label=f"published: {method.label} ({method.returns})",
         )
 
 
 def _draw_group(axes: Axes, group: Group, color: str) -> None:
-    label = _plain(group.label)
-    note = f"{label}, each seed: mean of the last {RETURN_WINDOW} training episodes"
     for run in group.runs:
         episodes = [row for row in run.rows if row["kind"] == "episode"]
         if episodes:
             returns = running_mean(np.array([row["return"] for row in episodes], float), RETURN_WINDOW)
-            axes.plot([row["frames"] for row in episodes], returns, color=color, linewidth=0.8, alpha=0.45, label=note)
-            note = None
+            axes.plot([row["frames"] for row in episodes], returns, color=color, linewidth=0.8, alpha=0.45)
     curves = group.curves()
     if curves.size:
         x, mean = group.width * np.arange(1, curves.shape[1] + 1), curves.mean(0)
-        seeds = f"{len(curves)} seeds, mean ± std" if len(curves) > 1 else "1 seed"
         if len(curves) > 1:
             std = curves.std(0, ddof=1)
             axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
-        axes.plot(x, mean, color=color, linewidth=2.4, marker="o", markersize=4, label=f"{label}, training ({seeds})")
+        axes.plot(x, mean, color=color, linewidth=2.4, marker="o", markersize=4)
     evaluations = [(row["frames"], row["return_mean"]) for run in group.runs for row in run.rows if row["kind"] == "eval"]
     if evaluations:
         axes.plot(
@@ -109,11 +114,28 @@ def _draw_group(axes: Axes, group: Group, color: str) -> None:
             markerfacecolor="white",
             markeredgecolor=color,
             zorder=3,
-            label=f"{label}, evaluation of each seed, deterministic",
         )
 
 
+def _our_handles(panel: Panel, colors: Mapping[str, str]) -> list[Line2D]:
+    """Legend entries: one a group, and one for each of our kinds of marks."""
+    handles = []
+    for group in panel.groups:
+        count = len(group.scored())
+        seeds = f"{count} seeds, mean ± std" if count > 1 else "1 seed" if count else "no full bin yet"
+        name, about = f"ours: {_plain(group.label)}", f"(training, {seeds})"
+        fits = len(name) + len(about) < LEGEND_WIDTH
+        text = f"{name} {about}" if fits else f"{textwrap.fill(name, LEGEND_WIDTH)}\n{about}"
+        handles.append(Line2D([], [], color=colors[group.label], linewidth=2.4, marker="o", markersize=4, label=text))
+    thin = f"ours: each seed, last {RETURN_WINDOW} training episodes"
+    handles.append(Line2D([], [], color="#444444", linewidth=0.8, label=thin))
+    rows = [row for group in panel.groups for run in group.runs for row in run.rows]
+    if any(row["kind"] == "eval" for row in rows):
+        style = {"linestyle": "", "marker": "D", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": "#444444"}
+        handles.append(Line2D([], [], label="ours: each seed, evaluation (deterministic)", **style))
+    return handles
+
+
 def _plain(text: str) -> str:
-    """Text that Matplotlib shows as it stands: "$" would start a formula, and "_" in front hides a legend entry."""
-    escaped = text.replace("$", r"\$")
-    return f" {escaped}" if escaped.startswith("_") else escaped
+    """Text that Matplotlib shows as it stands: "$" would start a formula."""
+    return text.replace("$", r"\$")

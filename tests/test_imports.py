@@ -34,7 +34,7 @@ HOST = {
     "published",
     "comparison",
     "aggregates",
-    "html_table",
+    "html_parts",
     "report_plots",
     "report_html",
 }
