@@ -169,41 +169,48 @@ def _not_scored(panel: Panel, group: Group) -> list[str]:
 
 def _aggregates(panels: Sequence[Panel], resamples: int) -> str:
     """IQM, median and mean over the tasks of each suite and protocol, with the published methods' means."""
-    parts = []
-    for suite, title in SUITES.items():
-        chosen = [panel for panel in panels if panel.suite == suite]
-        rows: list[list[Any]] = []
-        notes: dict[tuple[str, str], list[str]] = {}
-        for label in sorted({group.label for panel in chosen for group in panel.groups}):
-            groups = [group for panel in chosen for group in panel.groups if group.label == label]
-            frames = min((group.frames for group in groups if group.frames), default=0)
-            training = {g.task: _normalise(g.training(frames)) if g.frames else {} for g in groups}
-            at = f" in the bin that ends at {frames:,} frames" if frames else ""
-            _add(rows, notes, label, f"TRAINING{at}", aggregate(training, resamples))
-            for policy in POLICIES:
-                scores = {group.task: _normalise(group.evaluation(policy)) for group in groups}
-                _add(rows, notes, label, f"EVALUATION, {policy}, of the last agent", aggregate(scores, resamples))
-            tasks = [task for task, seeds in training.items() if seeds]
-            if frames and len(tasks) > 1:
-                rows += _published_means(suite, tasks, frames)
-        if chosen:
-            texts = [
-                f"{method}{'' if len(kinds) == 1 + len(POLICIES) else ', ' + ' and '.join(kinds)}: {text}"
-                for (method, text), kinds in notes.items()
-            ]
-            texts += _published_aggregates(suite, chosen)
-            names = ["method", "returns", "tasks", "seeds of each", *STATISTICS]
-            below = "".join(note(text) for text in texts)
-            parts.append(f"<h3>{escape(title)}</h3>\n{table(names, rows, text=(0, 1)) if rows else ''}{below}")
-    if not parts:
-        return note("No aggregate over tasks: only returns on the DeepMind Control suite have a common scale.")
+    suites = {suite: [panel for panel in panels if panel.suite == suite] for suite in SUITES}
+    parts = [_suite_aggregates(suite, chosen, resamples) for suite, chosen in suites.items() if chosen]
     about = (
         f"Normalised return = return / {RETURN_SCALE:g}, the largest return of a DeepMind Control task; no other "
         "normalisation. In brackets: 95% stratified bootstrap interval over seeds (rliable, "
         f"{resamples:,} resamples). Published methods have no interval here: only their means over seeds are published, so "
         "their number is the mean over our tasks of these means in the same bin."
     )
+    if not parts:
+        about = "None: only DeepMind Control tasks, from state or from pixels, have a common scale here."
     return f"<h2>Aggregates over tasks</h2>\n{note(about)}{''.join(parts)}"
+
+
+def _suite_aggregates(suite: str, panels: Sequence[Panel], resamples: int) -> str:
+    rows: list[list[Any]] = []
+    notes: dict[tuple[str, str], list[str]] = {}
+    compared: dict[tuple[tuple[str, ...], int], str] = {}  # the label that first has these tasks at these frames
+    for label in sorted({group.label for panel in panels for group in panel.groups}):
+        groups = [group for panel in panels for group in panel.groups if group.label == label]
+        frames = min((group.frames for group in groups if group.frames), default=0)
+        training = {g.task: _normalise(g.training(frames)) if g.frames else {} for g in groups}
+        at = f" in the bin that ends at {frames:,} frames" if frames else ""
+        _add(rows, notes, label, f"TRAINING{at}", aggregate(training, resamples))
+        for policy in POLICIES:
+            scores = {group.task: _normalise(group.evaluation(policy)) for group in groups}
+            _add(rows, notes, label, f"EVALUATION, {policy}, of the last agent", aggregate(scores, resamples))
+        tasks = tuple(task for task, seeds in training.items() if seeds)
+        if frames and len(tasks) > 1:
+            compared.setdefault((tasks, frames), label)
+    for (tasks, frames), label in compared.items():
+        means = _published_means(suite, tasks, frames, f", tasks of {label}" if len(compared) > 1 else "")
+        rows += means.values()
+        lacking = ", ".join(METHODS[name].label for name in methods_of(suite) if name not in means)
+        if lacking:
+            notes[label, f"no published mean of all {len(tasks)} tasks at {frames:,} frames: {lacking}."] = []
+    texts = [
+        f"{label}{', ' + ' and '.join(kinds) if 0 < len(kinds) <= len(POLICIES) else ''}: {text}"
+        for (label, text), kinds in notes.items()
+    ]
+    below = "".join(note(text) for text in (*texts, *_published_aggregates(suite, panels)))
+    names = ["method", "returns", "tasks", "seeds of each", *STATISTICS]
+    return f"<h3>{escape(SUITES[suite])}</h3>\n{table(names, rows, text=(0, 1)) if rows else ''}{below}"
 
 
 def _add(rows: list[list[Any]], notes: dict[tuple[str, str], list[str]], label: str, returns: str, result: Aggregate) -> None:
@@ -215,17 +222,17 @@ def _add(rows: list[list[Any]], notes: dict[tuple[str, str], list[str]], label: 
         rows.append([cell(f"ours: {label}"), cell(returns), result.tasks, result.seeds, *values])
 
 
-def _published_means(suite: str, tasks: Sequence[str], frames: int) -> list[list[Any]]:
-    """A row for each published method that has all the tasks at these frames."""
-    rows = []
+def _published_means(suite: str, tasks: Sequence[str], frames: int, of: str) -> dict[str, list[Any]]:
+    """A row, by method, for each published method that has all the tasks at these frames."""
+    rows = {}
     for name in methods_of(suite):
         curves = [published_curves(suite, task).get(name) for task in tasks]
         values = [curve.at(frames) if curve else None for curve in curves]
         known = [value for value in values if value is not None]
         if len(known) == len(tasks):
-            kind = f"{METHODS[name].returns.upper()} in the bin that ends at {frames:,} frames"
+            kind = f"{METHODS[name].returns.upper()} in the bin that ends at {frames:,} frames{of}"
             mean = f"{np.mean(known) / RETURN_SCALE:.3f}"
-            rows.append([cell(f"published: {METHODS[name].label}"), cell(kind), len(tasks), "", "", "", mean])
+            rows[name] = [cell(f"published: {METHODS[name].label}"), cell(kind), len(tasks), "", "", "", mean]
     return rows
 
 

@@ -142,7 +142,7 @@ def test_figures_and_summaries_are_beside_the_page(walker):
 
 
 def test_names_from_run_folders_are_escaped_and_nothing_is_loaded(tmp_path):
-    evil = '<script src="http://x.test/a.js">$\\frac</script>"\'&'
+    evil = '<script src="http://x.test/a.js">$\\frac$</script>"\'&'
     run = make_run(tmp_path / "runs" / "<b>bold", [(500, 1.0), (1000, 2.0)], 3.0, preset="cartpole", env__task=f"gym:{evil}")
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("preset: cartpole", f"preset: {json.dumps(evil)}"))
@@ -178,6 +178,33 @@ def test_a_task_without_published_curves_says_so(tmp_path):
     row = dict(zip(heads, next(row for row in page.rows if row[:2] == ["dmc:humanoid_walk", "dmc_proprio_cpu"])))
     assert (row["ours"], row["DreamerV3"]) == ("5.0 | 0: 5.0", "\N{EN DASH}")
     assert "at least two tasks" in text
+
+
+def test_a_published_mean_stands_only_where_all_our_tasks_have_one(tmp_path):
+    """humanoid_walk has no curve of any method; D4PG and others have no bin that ends at 25,000 frames."""
+    make_run(tmp_path / "runs" / "a", [(25_000, 5.0)], 6.0, env__task="dmc:walker_walk")
+    make_run(tmp_path / "runs" / "b", [(25_000, 5.0)], 6.0, env__task="dmc:walker_run")
+    page, text = report(tmp_path)
+    published = [row[0] for row in page.rows if row[0].startswith("published: ")]
+    assert published == ["published: DreamerV3", "published: PPO"]
+    assert "no published mean of all 2 tasks at 25,000 frames: D4PG, DMPO, MPO, DDPG." in text
+    make_run(tmp_path / "runs" / "c", [(25_000, 5.0)], 6.0, env__task="dmc:humanoid_walk")
+    page, text = report(tmp_path)
+    assert not [row for row in page.rows if row[0].startswith("published: ")]
+    assert "no published mean of all 3 tasks at 25,000 frames: DreamerV3, PPO, D4PG, DMPO, MPO, DDPG." in text
+
+
+def test_two_protocols_are_two_aggregates_beside_one_of_each_published_method(walker):
+    for task in ("walker_walk", "cheetah_run"):
+        folder = walker / "runs" / task / "other"
+        make_run(folder, [(50_000, 50.0)], 60.0, env__task=f"dmc:{task}", replay__train_ratio=64)
+    page, text = report(walker)
+    methods = [row[0] for row in page.rows if len(row) == 7 and row[1].startswith("TRAINING")]
+    ours = [f"ours: dmc_proprio_cpu (replay.train_ratio={ratio})" for ratio in (128, 64)]
+    assert methods == [*ours, "published: DreamerV3", "published: PPO"]
+    row = next(row for row in page.rows if row[0] == ours[1])
+    assert row[3:] == ["1", "0.050", "0.050", "0.050"]
+    assert f"{ours[1].removeprefix('ours: ')}: No interval" in text
 
 
 def test_a_report_of_runs_that_have_not_begun(tmp_path):
