@@ -24,11 +24,10 @@ th.group { text-align: center; border-left: 2px solid #b9c0c8; }
 th.edge, td.edge { border-left: 2px solid #b9c0c8; }
 th.text, td.text, th.path, td.path { text-align: left; }
 td { white-space: nowrap; }
-td.text, td.path { white-space: normal; overflow-wrap: anywhere; }
-td.text { min-width: 6.5rem; }
+td.text, td.path { white-space: normal; }
 td small { display: block; color: #5b626b; }
 td small.seeds { white-space: normal; min-width: 7rem; }
-td.path { min-width: 12rem; }
+td.path { overflow-wrap: anywhere; min-width: 12rem; }
 .state { font-weight: 600; color: #a33b00; }
 @media print {
   @page { size: A4 landscape; margin: 12mm; }
@@ -54,6 +53,11 @@ NOTHING = Markup("&ndash;")  # in a cell without a value
 def cell(text: Any) -> Markup:
     """The text with its special characters escaped."""
     return text if isinstance(text, Markup) else Markup(escape(str(text)))
+
+
+def name_cell(text: Any) -> Markup:
+    """The text escaped, with leave to break the line after each "_"."""
+    return Markup(cell(text).replace("_", "_<wbr>"))
 
 
 def note(text: Any) -> Markup:

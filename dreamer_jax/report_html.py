@@ -14,7 +14,7 @@ import numpy as np
 from dreamer_jax.aggregates import RESAMPLES, STATISTICS, Aggregate, Estimate, aggregate, require_rliable
 from dreamer_jax.comparison import Group, Panel, last_bin, make_panels, protocol_labels
 from dreamer_jax.config import ConfigError
-from dreamer_jax.html_parts import NOTHING, Markup, cell, note, page, table
+from dreamer_jax.html_parts import NOTHING, Markup, cell, name_cell, note, page, table
 from dreamer_jax.published import AGGREGATES, METHODS, RETURN_SCALE, methods_of, published_curves
 from dreamer_jax.report import POLICIES, Run, device_name, file_name, summarise, summary_names, unused
 from dreamer_jax.runs import write_json
@@ -138,8 +138,8 @@ def _scores(suite: str | None, panels: Sequence[Panel]) -> str:
             frames = f"{group.frames:,}" if group.frames else "no full bin"
             rows.append(
                 [
-                    cell(panel.title if suite is None else panel.task),
-                    cell(group.label),
+                    name_cell(panel.title if suite is None else panel.task),
+                    name_cell(group.label),
                     len(group.runs),
                     Markup(cell(frames) + (f"<small>evaluation: {', '.join(evaluated)}</small>" if evaluated else "")),
                     _seeds(group.training() if group.frames else {}),

@@ -152,7 +152,25 @@ def test_names_from_run_folders_are_escaped_and_nothing_is_loaded(tmp_path):
     broken.mkdir()
     (broken / "config.yaml").write_text(f"{json.dumps(evil)}: 1\n")
     page, text = report(tmp_path)
-    layout = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "ul", "li", "b", "div", "span", "small"}
+    layout = {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "h2",
+        "h3",
+        "p",
+        "ul",
+        "li",
+        "b",
+        "div",
+        "span",
+        "small",
+        "wbr",
+    }
     figures = {"figure", "img", "figcaption", "table", "thead", "tbody", "tr", "th", "td"}
     assert {tag for tag, _ in page.tags} <= layout | figures
     for tag, attributes in page.tags:
