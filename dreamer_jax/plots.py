@@ -78,7 +78,7 @@ def _draw_returns(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
         x = [row["frames"] for row in episodes]
         y = np.array([row["return"] for row in episodes], float)
         axes.scatter(x, y, s=9, color=BLUE, alpha=0.25, linewidths=0, label="training episode")
-        mean = _running_mean(y, RETURN_WINDOW)
+        mean = running_mean(y, RETURN_WINDOW)
         marker = "o" if len(y) == 1 else ""  # a line of one point would not be seen
         axes.plot(x, mean, color=BLUE, linewidth=1.8, marker=marker, label=f"mean of the last {RETURN_WINDOW} episodes")
     if evaluations:
@@ -106,7 +106,7 @@ def _draw_losses(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         if not points:
             continue
         x, y = np.array(points, float).T
-        y = _running_mean(y, max(1, len(y) // 100))  # a hundredth of the run takes the noise out and keeps the shape
+        y = running_mean(y, max(1, len(y) // 100))  # a hundredth of the run takes the noise out and keeps the shape
         shown.append(y[np.isfinite(y)])
         main = name in MAIN_LOSSES
         axes.plot(
@@ -130,7 +130,7 @@ def _draw_losses(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     _legend_or_note(axes, "no update yet", loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     """Mean of each value and up to window - 1 before it, NaN left out."""
     return np.array([_mean(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)])
 

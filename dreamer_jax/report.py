@@ -1,47 +1,131 @@
 """From run folders to tables: what each run reached, after how many steps, in what time. Imports no JAX."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dreamer_jax.config import ConfigError
-from dreamer_jax.metrics import FILE_NAME, RETURN_WINDOW, read_metrics
+from dreamer_jax.config import Config, ConfigError
+from dreamer_jax.metrics import COUNTERS, FILE_NAME, RETURN_WINDOW, read_metrics
 from dreamer_jax.runs import open_run
 
-COLUMNS = ("task", "preset", "seed", "frames", "updates", "solved at", "deterministic", "sampled", "minutes", "device")
+POLICIES = ("deterministic", "sampled")
+RESULTS = ("return_mean", "return_std", "return_min", "return_max", "episodes")
+COLUMNS = ("task", "preset", "seed", "frames", "updates", "solved at", *POLICIES, "minutes", "device")
+ENVIRONMENT = ("versions", "device", "machine", "cores", "git_commit")
+_NEEDED = {"episode": ("return",), "eval": ("return_mean",)}
 
 
-def summarise(run: Path, threshold: float) -> dict[str, Any]:
-    """What a finished run reached.
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder holds.
 
-    `solved_at` is the first frame at which the mean return of the last 10 training episodes passed `threshold`, or None.
+    rows: as `metrics.read_metrics` gives them. evaluation: `evaluation.json`, None for a run that is not finished.
+    environment: `environment.json`, empty where there is none.
+    """
+
+    path: Path
+    config: Config
+    rows: Sequence[dict[str, Any]]
+    evaluation: dict[str, Any] | None
+    environment: dict[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        return self.evaluation is not None
+
+    def counter(self, name: str) -> float:
+        """The last value of "frames", "decisions", "updates" or "wall_seconds"; 0 before the first row."""
+        last = max((row[name] for row in self.rows), default=0)
+        return last if self.evaluation is None else self.evaluation[name]
+
+    def recent_return(self) -> float | None:
+        """Mean return of the last 10 training episodes, or of as many as there are; None before the first."""
+        returns = [row["return"] for row in self.rows if row["kind"] == "episode"][-RETURN_WINDOW:]
+        return float(np.mean(returns)) if returns else None
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """The run folders at and below `paths`, each once, sorted: those that hold a `config.yaml`.
 
     Raises:
-      ConfigError: not a run, or one that has not been evaluated.
+      ConfigError: a path is no folder, or there is no run at or below it.
     """
-    config = open_run(run)
-    if not (run / "evaluation.json").is_file():
-        raise ConfigError(f"{run} has no evaluation.json: it is not finished. Go on with train.py --resume {run}")
-    evaluation = json.loads((run / "evaluation.json").read_text())
-    environment = json.loads((run / "environment.json").read_text())
-    policies = {
-        policy: {key: evaluation[policy][key] for key in ("return_mean", "return_std", "return_min", "return_max", "episodes")}
-        for policy in ("deterministic", "sampled")
-    }
+    found: set[Path] = set()
+    for path in paths:
+        if not path.is_dir():
+            raise ConfigError(f"{path} is not a folder. Give the run folder that train.py printed, or one that holds runs")
+        runs = {config.parent for config in path.rglob("config.yaml")}
+        if not runs:
+            raise ConfigError(f"{path} is not a run and holds none: there is no config.yaml in it or below it")
+        found |= runs
+    return sorted({run.resolve(): run for run in sorted(found)}.values())
+
+
+def read_run(path: Path) -> Run:
+    """Reads a run's folder, finished or not.
+
+    Raises:
+      ConfigError: not a run, or one of its files is damaged.
+    """
+    config = open_run(path)
+    rows = read_metrics(path / FILE_NAME) if (path / FILE_NAME).is_file() else []
+    for row in rows:
+        if not all(_is_number(row.get(name)) for name in (*COUNTERS, *_NEEDED.get(row["kind"], ()))):
+            raise ConfigError(f"{path / FILE_NAME} holds a row of kind {row['kind']!r} that lacks a number: {str(row)[:100]}")
+        if not all(math.isfinite(row[name]) for name in COUNTERS):
+            raise ConfigError(f"{path / FILE_NAME} holds a row whose counters are not finite: {str(row)[:100]}")
+    evaluation = _read_json(path / "evaluation.json")
+    if evaluation is not None:
+        results = [evaluation.get(policy) for policy in POLICIES]
+        numbers = [evaluation.get(name) for name in COUNTERS]
+        numbers += [result.get(name) for result in results if isinstance(result, dict) for name in RESULTS]
+        if len(numbers) < len(COUNTERS) + 2 * len(RESULTS) or not all(_is_number(value) for value in numbers):
+            raise ConfigError(f"{path / 'evaluation.json'} lacks a counter or a result; evaluate again with train.py --resume")
+    environment = _read_json(path / "environment.json") or {}
+    if not isinstance(environment.get("versions", {}), dict):
+        raise ConfigError(f"{path / 'environment.json'} is damaged: versions is not a mapping")
+    return Run(path, config, rows, evaluation, environment)
+
+
+def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[tuple[Path, str]]]:
+    """Reads runs -> (those that can be read, sorted by task, preset and seed; the others with what is wrong)."""
+    runs, damaged = [], []
+    for path in paths:
+        try:
+            runs.append(read_run(path))
+        except ConfigError as error:
+            damaged.append((path, str(error)))
+    return sorted(runs, key=lambda run: (run.config.env.task, run.config.preset, run.config.seed, str(run.path))), damaged
+
+
+def summarise(run: Run, threshold: float | None = None) -> dict[str, Any]:
+    """What a run reached, ready for JSON.
+
+    `deterministic` and `sampled` are the evaluation at the end, None for a run that is not finished. With a `threshold`
+    there is `solved_at`, the first frame at which the mean return of the last 10 training episodes was that high, or None.
+    """
+    config, evaluation = run.config, run.evaluation
+    solved = {} if threshold is None else {"threshold": threshold, "solved_at": solved_at(run.rows, threshold)}
     return {
         "task": config.env.task,
+        "obs": config.env.obs,
         "preset": config.preset,
         "seed": config.seed,
-        "frames": evaluation["frames"],
-        "updates": evaluation["updates"],
-        "wall_seconds": evaluation["wall_seconds"],
-        "threshold": threshold,
-        "solved_at": solved_at(read_metrics(run / FILE_NAME), threshold),
-        **policies,
-        **environment,
+        "finished": run.finished,
+        "frames": int(run.counter("frames")),
+        "decisions": int(run.counter("decisions")),
+        "updates": int(run.counter("updates")),
+        "action_repeat": config.env.action_repeat,
+        "train_ratio": config.replay.train_ratio,
+        "wall_seconds": run.counter("wall_seconds"),
+        **solved,
+        **{policy: {name: evaluation[policy][name] for name in RESULTS} if evaluation else None for policy in POLICIES},
+        **{name: value for name, value in run.environment.items() if name in ENVIRONMENT},
     }
 
 
@@ -56,26 +140,71 @@ def solved_at(metrics: Sequence[dict[str, Any]], threshold: float) -> int | None
 
 
 def markdown_table(summaries: Sequence[dict[str, Any]]) -> str:
-    """A table with one line a run."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    """A table with one line a run; "solved at" is a column where the summaries have it."""
+    columns = [name for name in COLUMNS if name != "solved at" or any("solved_at" in summary for summary in summaries)]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for summary in summaries:
-        cells = (
-            summary["task"],
-            summary["preset"],
-            summary["seed"],
-            f"{summary['frames']:,}",
-            f"{summary['updates']:,}",
-            "never" if summary["solved_at"] is None else f"{summary['solved_at']:,}",
-            *(
-                f"{summary[name]['return_mean']:.1f} ± {summary[name]['return_std']:.1f}"
-                for name in ("deterministic", "sampled")
-            ),
-            f"{summary['wall_seconds'] / 60:.1f}",
-            f"{summary['device']}, {summary['cores']} cores",
-        )
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        cells = {
+            "task": summary["task"],
+            "preset": summary["preset"],
+            "seed": summary["seed"],
+            "frames": f"{summary['frames']:,}",
+            "updates": f"{summary['updates']:,}",
+            "solved at": "never" if summary.get("solved_at") is None else f"{summary['solved_at']:,}",
+            **{policy: _spread(summary[policy]) for policy in POLICIES},
+            "minutes": f"{summary['wall_seconds'] / 60:.1f}",
+            "device": device_name(summary),
+        }
+        lines.append("| " + " | ".join(str(cells[name]) for name in columns) + " |")
     return "\n".join(lines)
 
 
-def _spread(result: dict[str, Any]) -> str:
-    return f"{result['return_mean']:.1f} ± {result['return_std']:.1f}"
+def device_name(environment: dict[str, Any]) -> str:
+    """The device with its host's cores, as "cpu, 2 cores"; "unknown" where it was not written down."""
+    if "device" not in environment:
+        return "unknown"
+    return f"{environment['device']}, {environment.get('cores', 'unknown')} cores"
+
+
+def summary_names(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    """A file name for each summary, without ending: task, preset and seed, and a number where another has the same."""
+    names: list[str] = []
+    for summary in summaries:
+        name = file_name(f"{summary['task']}-{summary['preset']}-seed{summary['seed']}")
+        names.append(unused(name, names))
+    return names
+
+
+def file_name(text: str) -> str:
+    """`text` with everything but letters, digits, "-" and "_" made "_": no separators, no leading dot."""
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "_" for letter in text)[:150]
+
+
+def unused(name: str, taken: Iterable[str]) -> str:
+    """`name`, with -2, -3, ... behind it if it is taken."""
+    taken, candidate, number = set(taken), name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
+
+
+def _spread(result: dict[str, Any] | None) -> str:
+    return "unfinished" if result is None else f"{result['return_mean']:.1f} ± {result['return_std']:.1f}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The mapping in a JSON file; None if there is no file."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}; a mapping was expected")
+    return content

@@ -1,4 +1,4 @@
-"""Prints a table of finished runs: `python scripts/report.py RUN [RUN ...] --threshold 475`."""
+"""Compares runs with each other and with published results: `python scripts/report.py RUN [RUN ...] --output FOLDER`."""
 
 import argparse
 import sys
@@ -9,20 +9,24 @@ from dreamer_jax.cli import run_command
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that train.py wrote")
-    parser.add_argument("--threshold", type=float, required=True, help="return that counts as solved [return]")
-    parser.add_argument("--output", type=Path, help="folder for one JSON summary a run")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that train.py wrote, or folders of runs")
+    parser.add_argument("--output", type=Path, help="folder for report.html, its figures and one JSON summary a run")
+    parser.add_argument("--threshold", type=float, help="return that counts as solved; adds the column 'solved at' [return]")
     options = parser.parse_args(arguments)
 
-    from dreamer_jax.report import markdown_table, summarise
-    from dreamer_jax.runs import write_json
+    from dreamer_jax.aggregates import require_rliable
+    from dreamer_jax.report import find_runs, markdown_table, read_runs, summarise
 
-    summaries = sorted((summarise(run, options.threshold) for run in options.runs), key=lambda row: (row["task"], row["seed"]))
-    print(markdown_table(summaries))
     if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        for summary in summaries:
-            write_json(options.output / f"seed{summary['seed']}.json", summary)
+        require_rliable()
+    runs, damaged = read_runs(find_runs(options.runs))
+    print(markdown_table([summarise(run, options.threshold) for run in runs]))
+    for path, problem in damaged:
+        print(f"left out: {path}: {problem}", file=sys.stderr)
+    if options.output:
+        from dreamer_jax.report_html import write_report
+
+        print(f"wrote {write_report(runs, damaged, options.output, options.threshold)}")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ COMPILED = (
     {"optimizer"},
     {"train_step", "policy", "flops"},
 )
-HOST = {"config", "spaces", "replay", "metrics", "envs", "runs", "announce", "plots", "report", "scores"}
-HOST |= {"suites", "results", "benchmark"}
-JOINING = {"learner", "speed", "loop", "evaluation", "checkpoint", "cli", "devices"}
-MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | {"envs"})
+HOST = {"config", "spaces", "replay", "metrics", "envs", "runs", "announce", "plots", "scores", "report", "benchmark"}
+JOINING = {"learner", "loop", "evaluation", "checkpoint", "cli", "devices", "speed"}
+MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | {"envs", "report", "benchmark"})
 
 
 def _imports(module: str) -> tuple[set[str], set[str]]:

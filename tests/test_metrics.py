@@ -262,7 +262,7 @@ def test_curves_of_a_run_that_diverged(tmp_path):
 
 def test_running_mean_looks_back_only():
     values = np.array([4.0, 2.0, np.nan, 6.0, 10.0])
-    np.testing.assert_allclose(plots._running_mean(values, 3), [4, 3, 3, 4, 8])
+    np.testing.assert_allclose(plots.running_mean(values, 3), [4, 3, 3, 4, 8])
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (63, 81), (400, 600)])

@@ -1,11 +1,22 @@
 """Summaries of runs."""
 
 import json
+import shutil
 
 import pytest
+from run_folders import make_run
 
-from dreamer_jax.config import ConfigError, load_config, write_yaml
-from dreamer_jax.report import markdown_table, solved_at, summarise
+from dreamer_jax.config import ConfigError
+from dreamer_jax.report import (
+    file_name,
+    find_runs,
+    markdown_table,
+    read_run,
+    read_runs,
+    solved_at,
+    summarise,
+    summary_names,
+)
 
 
 def episodes(returns, every=100):
@@ -27,31 +38,112 @@ def test_other_rows_do_not_count():
     assert solved_at([{"kind": "eval", "frames": 1, "return_mean": 0.0}, *rows], 475) == 1000
 
 
+def ten_episodes(folder, evaluation):
+    returns = [(100 * (i + 1), 490.0) for i in range(10)]
+    return make_run(folder, returns, evaluation, preset="cartpole", seed=3)
+
+
 def test_summary_and_table(tmp_path):
-    config = load_config("cartpole", {"seed": 3})
-    write_yaml(config, tmp_path / "config.yaml")
-    with pytest.raises(ConfigError, match="not finished"):
-        summarise(tmp_path, 475)
-    result = {"return_mean": 480.0, "return_std": 2.5, "return_min": 470.0, "return_max": 500.0, "episodes": 2, "returns": []}
-    evaluation = {"frames": 1000, "updates": 40, "wall_seconds": 90.0, "deterministic": result, "sampled": result}
-    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
-    (tmp_path / "environment.json").write_text(json.dumps({"device": "cpu", "cores": 2}))
-    rows = [row | {"decisions": 0, "updates": 0, "wall_seconds": 0.0, "length": 1} for row in episodes([490.0] * 10)]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    summary = summarise(tmp_path, 475)
+    summary = summarise(read_run(ten_episodes(tmp_path / "run", 480.0)), 475)
     assert summary["solved_at"] == 1000
-    assert summary["seed"] == 3
+    assert (summary["seed"], summary["action_repeat"], summary["train_ratio"], summary["obs"]) == (3, 1, 128, "state")
+    assert summary["git_commit"] == "0123456789abcdef"
     assert "returns" not in summary["deterministic"]
-    cells = markdown_table([summary]).splitlines()[-1].strip("| ").split(" | ")
-    assert cells == [
+    head, _, line = markdown_table([summary]).splitlines()
+    assert line.strip("| ").split(" | ") == [
         "gym:CartPole-v1",
         "cartpole",
         "3",
         "1,000",
-        "40",
+        "250",
         "1,000",
         "480.0 ± 2.5",
-        "480.0 ± 2.5",
-        "1.5",
+        "470.0 ± 2.5",
+        "0.2",
         "cpu, 2 cores",
     ]
+    assert "solved at" in head
+
+
+def test_without_a_threshold_there_is_no_column_for_it(tmp_path):
+    summary = summarise(read_run(ten_episodes(tmp_path / "run", 480.0)))
+    assert "solved_at" not in summary
+    head, _, line = markdown_table([summary]).splitlines()
+    assert "solved at" not in head
+    assert line.count("|") == head.count("|") == 10
+
+
+def test_an_unfinished_run_is_a_line_of_the_table(tmp_path):
+    run = read_run(ten_episodes(tmp_path / "run", None))
+    summary = summarise(run, 475)
+    assert (summary["finished"], summary["frames"], summary["updates"], summary["deterministic"]) == (False, 1000, 250, None)
+    assert markdown_table([summary]).count("unfinished") == 2
+    assert run.recent_return() == 490.0
+
+
+def test_a_run_without_a_row_has_reached_nothing(tmp_path):
+    run_folder = ten_episodes(tmp_path / "run", None)
+    (run_folder / "metrics.jsonl").unlink()
+    (run_folder / "environment.json").unlink()
+    run = read_run(run_folder)
+    assert (run.counter("frames"), run.recent_return()) == (0, None)
+    assert "| unknown |" in markdown_table([summarise(run)])
+
+
+def test_runs_are_found_below_a_folder_once_each(tmp_path):
+    first = ten_episodes(tmp_path / "a" / "deep" / "x", 480.0)
+    second = ten_episodes(tmp_path / "b", 480.0)
+    assert find_runs([tmp_path, second, tmp_path / "a"]) == [first, second]
+    with pytest.raises(ConfigError, match="not a folder"):
+        find_runs([tmp_path / "missing"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds none"):
+        find_runs([second, tmp_path / "empty"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("config.yaml", "nope: 1\n", "unknown field"),
+        ("evaluation.json", '{"frames": 1', "cannot be read as JSON"),
+        ("evaluation.json", "[1]", "mapping"),
+        ("evaluation.json", '{"frames": 1}', "lacks"),
+        ("environment.json", '{"versions": 3}', "versions"),
+        (
+            "metrics.jsonl",
+            '{"kind": "episode", "frames": 1, "decisions": 1, "updates": 1, "wall_seconds": 1}\n',
+            "lacks a number",
+        ),
+        (
+            "metrics.jsonl",
+            '{"kind": "train", "frames": null, "decisions": 1, "updates": 1, "wall_seconds": 1}\n',
+            "not finite",
+        ),
+    ],
+)
+def test_a_damaged_run_is_named_and_the_others_are_read(tmp_path, name, content, problem):
+    good = ten_episodes(tmp_path / "good", 480.0)
+    bad = tmp_path / "bad"
+    shutil.copytree(good, bad)
+    (bad / name).write_text(content)
+    runs, damaged = read_runs([bad, good])
+    assert [run.path for run in runs] == [good]
+    assert damaged[0][0] == bad
+    assert problem in damaged[0][1]
+
+
+def test_names_of_summaries_do_not_collide_and_stay_in_the_folder():
+    same = {"task": "dmc:walker_walk", "preset": "p", "seed": 0}
+    other = {**same, "task": "../../x/$y"}
+    assert summary_names([same, other, same, {**same, "preset": "q"}]) == [
+        "dmc_walker_walk-p-seed0",
+        "______x__y-p-seed0",
+        "dmc_walker_walk-p-seed0-2",
+        "dmc_walker_walk-q-seed0",
+    ]
+    assert file_name("..") == "__"
+
+
+def test_a_summary_is_json(tmp_path):
+    summary = summarise(read_run(ten_episodes(tmp_path / "run", 480.0)))
+    assert json.loads(json.dumps(summary)) == summary
