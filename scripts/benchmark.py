@@ -21,9 +21,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="list the runs, their state and the budget, and run nothing")
     options, overrides = parser.parse_known_args(arguments)
 
-    from dreamer_jax.benchmark import run_benchmark
+    from dreamer_jax.benchmark.runner import run_benchmark
+    from dreamer_jax.benchmark.suites import listing, make_plan, overview, read_runs
     from dreamer_jax.config import parse_arguments
-    from dreamer_jax.suites import listing, make_plan, overview, read_runs
 
     plan = make_plan(options.suite, options.seeds, options.preset, parse_arguments(overrides), options.output)
     if options.dry_run:

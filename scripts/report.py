@@ -14,8 +14,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--threshold", type=float, help="return that counts as solved; adds the column 'solved at' [return]")
     options = parser.parse_args(arguments)
 
-    from dreamer_jax.aggregates import require_rliable
-    from dreamer_jax.report import find_runs, markdown_table, read_runs, summarise
+    from dreamer_jax.report.aggregates import require_rliable
+    from dreamer_jax.report.summary import find_runs, markdown_table, read_runs, summarise
 
     if options.output:
         require_rliable()
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     for path, problem in damaged:
         print(f"left out: {path}: {problem}", file=sys.stderr)
     if options.output:
-        from dreamer_jax.report_html import write_report
+        from dreamer_jax.report.page import write_report
 
         print(f"wrote {write_report(runs, damaged, options.output, options.threshold)}")
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from counting import TINY
 
-from dreamer_jax import benchmark
-from dreamer_jax.benchmark import run_benchmark
+from dreamer_jax.benchmark import runner
+from dreamer_jax.benchmark.results import bin_width
+from dreamer_jax.benchmark.runner import run_benchmark
+from dreamer_jax.benchmark.suites import SUITES, Plan, listing, make_plan, overview, read_runs
 from dreamer_jax.config import ConfigError
 from dreamer_jax.envs import EnvError
-from dreamer_jax.results import bin_width
-from dreamer_jax.suites import SUITES, Plan, listing, make_plan, overview, read_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 STUB = (sys.executable, str(ROOT / "tests" / "training_stub.py"))
@@ -359,7 +359,7 @@ def test_more_seeds_and_more_tasks_may_be_added_and_none_is_forgotten(tmp_path, 
 
 
 def test_two_benchmarks_do_not_share_a_folder(mixed, calls):
-    with benchmark._locked(mixed.output), pytest.raises(ConfigError, match="is in use by another benchmark"):
+    with runner._locked(mixed.output), pytest.raises(ConfigError, match="is in use by another benchmark"):
         stub(mixed)
     assert calls() == []
     assert stub(mixed) == 0

@@ -7,7 +7,7 @@ import pytest
 from run_folders import make_run
 
 from dreamer_jax.config import ConfigError
-from dreamer_jax.report import (
+from dreamer_jax.report.summary import (
     file_name,
     find_runs,
     markdown_table,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dreamer_jax.cli import run_command, training_request
 from dreamer_jax.metrics import MetricsLog, truncate
-from dreamer_jax.runs import CheckpointError, create_run, open_run, write_environment, write_json
+from dreamer_jax.runs import CheckpointError, create_run, describe_environment, open_run, write_json
 
 stopped = []
 
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     begin = max((int(path.name) for path in (run / "checkpoints").glob("*")), default=0)
     end = config.train.frames // 2 if order in ("cut off", "wait") else config.train.frames
-    write_environment(run, "stub")
+    write_json(run / "environment.json", describe_environment("stub"))
     truncate(run, begin)
     log = MetricsLog(run, config, resume=request.run is not None)
     for frames in range(begin + 10, end + 1, 10):

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from run_folders import make_run
 
-from dreamer_jax.report import read_runs
-from dreamer_jax.report_html import write_report
+from dreamer_jax.report.page import write_report
+from dreamer_jax.report.summary import read_runs
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "report.py"
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from dreamer_jax.config import Config, field_names
-from dreamer_jax.published import BIN_WIDTHS, benchmark
-from dreamer_jax.report import Run
+from dreamer_jax.report.published import BIN_WIDTHS, benchmark
+from dreamer_jax.report.summary import Run
 from dreamer_jax.scores import binned_returns
 
 # What does not make another protocol: it names the run, the task or the machine, or is about the run's length and logs.

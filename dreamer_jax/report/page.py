@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_jax.aggregates import RESAMPLES, STATISTICS, Aggregate, Estimate, aggregate, require_rliable
-from dreamer_jax.comparison import Group, Panel, last_bin, make_panels, protocol_labels
 from dreamer_jax.config import ConfigError
-from dreamer_jax.html_parts import NOTHING, Markup, cell, name_cell, note, page, table
-from dreamer_jax.published import AGGREGATES, METHODS, RETURN_SCALE, methods_of, published_curves
-from dreamer_jax.report import POLICIES, Run, device_name, file_name, summarise, summary_names, unused
+from dreamer_jax.report.aggregates import RESAMPLES, STATISTICS, Aggregate, Estimate, aggregate, require_rliable
+from dreamer_jax.report.comparison import Group, Panel, last_bin, make_panels, protocol_labels
+from dreamer_jax.report.html_parts import NOTHING, Markup, cell, name_cell, note, page, table
+from dreamer_jax.report.published import AGGREGATES, METHODS, RETURN_SCALE, methods_of, published_curves
+from dreamer_jax.report.summary import POLICIES, Run, device_name, file_name, summarise, summary_names, unused
 from dreamer_jax.runs import write_json
 
 SUITES = {"dmc_proprio": "DeepMind Control from state (proprio)", "dmc_vision": "DeepMind Control from pixels (vision)"}
@@ -51,7 +51,7 @@ def write_report(
       ConfigError: rliable is missing, or the folder cannot be written.
     """
     require_rliable()
-    from dreamer_jax.report_plots import draw_panel, label_colors  # Matplotlib is slow to load
+    from dreamer_jax.report.figures import draw_panel, label_colors  # Matplotlib is slow to load
 
     panels, repeated = make_panels(runs)
     colors = label_colors(sorted({group.label for panel in panels for group in panel.groups}))

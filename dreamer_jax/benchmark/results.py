@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from dreamer_jax.benchmark.suites import Plan, Run, budget, settings
 from dreamer_jax.config import ConfigError
 from dreamer_jax.metrics import COUNTERS, FILE_NAME, read_metrics
 from dreamer_jax.scores import binned_returns
-from dreamer_jax.suites import Plan, Run, budget, settings
 
 BIN_WIDTHS = (25_000, 10_000, 5_000, 2_500, 1_000, 500, 250, 100, 50, 25, 10, 5, 1)
 POLICIES = ("deterministic", "sampled")

@@ -5,8 +5,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from dreamer_jax.aggregates import aggregate, estimate, require_rliable
 from dreamer_jax.config import ConfigError
+from dreamer_jax.report.aggregates import aggregate, estimate, require_rliable
 
 # Two seeds of four tasks. Sorted, the eight scores are 0 .1 | .2 .3 .4 .5 | .9 1: a quarter off at either end leaves mean .35.
 SCORES = {"a": {0: 0.0, 1: 0.2}, "b": {0: 0.1, 1: 0.3}, "c": {0: 0.4, 1: 1.0}, "d": {0: 0.5, 1: 0.9}}

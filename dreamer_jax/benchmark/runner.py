@@ -17,12 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dreamer_jax.benchmark.results import markdown_table, results
+from dreamer_jax.benchmark.suites import Plan, Run, overview, read_runs
 from dreamer_jax.config import ConfigError
-from dreamer_jax.results import markdown_table, results
 from dreamer_jax.runs import UNUSABLE_CHECKPOINT, write_json
-from dreamer_jax.suites import Plan, Run, overview, read_runs
 
-TRAIN = (sys.executable, str(Path(__file__).resolve().parent.parent / "scripts" / "train.py"))
+TRAIN = (sys.executable, str(Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"))
 FAILED, INTERRUPTED = 1, 130  # exit statuses; the second is a shell's for Ctrl-C
 
 
@@ -50,7 +50,7 @@ def run_benchmark(plan: Plan, command: Sequence[str] = TRAIN) -> int:
         if len(content["environments"]) > 1:
             print("note: not all runs had the same versions, device, machine and commit; results.json lists them")
         print(f"wrote {plan.output / 'results.json'}")
-        print(f"report: python scripts/report.py {plan.output} --output {plan.output / 'report'}")
+        print(f"report: python scripts/report.py {plan.output / 'runs'} --output {plan.output / 'report'}")
         if child.stopping:
             print(f"Stopped. Go on with: {plan.command()}")
             return INTERRUPTED
