@@ -175,7 +175,7 @@ def test_results_by_hand(tmp_path, calls, capsys):
     printed = capsys.readouterr().out
     assert f"| {SIX} | 2 of 2 | 390.5 ± 0.5 | 100.5 ± 0.5 | 50.5 ± 0.5 |" in printed
     assert f"[4/4] finished {SIX} seed 1 in 0:00:0" in printed
-    assert f"report: python scripts/report.py {output} --output {output / 'report'}" in printed
+    assert f"report: python scripts/report.py {output / 'runs'} --output {output / 'report'}" in printed
     assert (output / "logs" / "import_counting_six-1.log").read_text() == f"training {SIX} 1\n"
 
 
