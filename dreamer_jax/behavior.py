@@ -67,16 +67,17 @@ def policy_distribution(outputs: dict[str, jax.Array], config: BehaviorConfig) -
 class ActorCriticInputs(NamedTuple):
     """What the losses on imagined states read, over states 0..H of N trajectories.
 
-    policy: distribution over [H, N, A] at states 0..H-1; action f32[H, N, A]; reward, continue_ f32[H+1, N] predicted at
-    each state; value_logits, slow_logits f32[H+1, N, bins].
+    policy: distribution over [H, N, A] at states 0..H-1; action f32[H, N, A]; reward, continue_, value f32[H+1, N] predicted at
+    each state, without gradient; value_logits f[H, N, bins] and slow_value f32[H, N] at states 0..H-1.
     """
 
     policy: distrax.Distribution
     action: jax.Array
     reward: jax.Array
     continue_: jax.Array
+    value: jax.Array
     value_logits: jax.Array
-    slow_logits: jax.Array
+    slow_value: jax.Array
 
 
 def actor_critic_losses(
@@ -93,12 +94,9 @@ def actor_critic_losses(
     Returns:
       {"policy", "value": f32[H, N]}, the returns f32[H, N], the updated normaliser, metrics.
     """
-    chex.assert_equal_shape([inputs.reward, inputs.continue_])
-    chex.assert_equal_shape([inputs.value_logits, inputs.slow_logits])
-    chex.assert_equal_shape_prefix([inputs.reward, inputs.value_logits], 2)
-    value = distributions.two_hot_mean(stop(inputs.value_logits))
-    slow_value = distributions.two_hot_mean(stop(inputs.slow_logits))
-    reward, continue_ = stop(inputs.reward), stop(inputs.continue_)
+    chex.assert_equal_shape([inputs.reward, inputs.continue_, inputs.value])
+    chex.assert_equal_shape_prefix([inputs.reward[1:], inputs.value_logits, inputs.slow_value], 2)
+    reward, continue_, value, slow_value = map(stop, (inputs.reward, inputs.continue_, inputs.value, inputs.slow_value))
 
     returns = lambda_return(reward[1:], value, continue_[1:], config.lam)
     # The start's own continue counts, so terminal starts weigh nothing. The discount is inside continue_ already.
@@ -113,8 +111,8 @@ def actor_critic_losses(
         "policy": -weight * (log_prob * advantage + config.entropy * entropy),
         "value": weight
         * (
-            distributions.two_hot_loss(inputs.value_logits[:-1], returns)
-            + config.slow_weight * distributions.two_hot_loss(inputs.value_logits[:-1], slow_value[:-1])
+            distributions.two_hot_loss(inputs.value_logits, returns)
+            + config.slow_weight * distributions.two_hot_loss(inputs.value_logits, slow_value)
         ),
     }
     metrics = {
@@ -194,14 +192,25 @@ def evaluate_trajectory(
     """Runs all heads once over the imagined states [H+1, N]. Only actor and critic parameters keep their gradient."""
     features = stop(rssm.features(trajectory.states))  # [H+1, N, F]
     params, slow_params = stop((params, slow_params))
-    reward = apply(nets.reward, params["reward"], features)["logits"]
-    continue_ = apply(nets.continue_, params["continue"], features)["logit"][..., 0]
-    policy = apply(nets.actor, actor_params, features[:-1])
+
+    def head(module, head_params, features):
+        """{name: [.., size]}, computed over one axis of rows: weight gradients over two axes are slow on a CPU."""
+        outputs = apply(module, head_params, features.reshape((-1, features.shape[-1])))
+        return jax.tree.map(lambda x: x.reshape((*features.shape[:-1], x.shape[-1])), outputs)
+
+    reward = head(nets.reward, params["reward"], features)["logits"]
+    continue_ = head(nets.continue_, params["continue"], features)["logit"][..., 0]
+    # The last state only bootstraps. Left out here, not sliced off later: the gradient of a slice would be padded with zeros.
+    value_logits = head(nets.critic, critic_params, features[:-1])["logits"]
+    last_value_logits = head(nets.critic, stop(critic_params), features[-1:])["logits"]
+    slow_logits = head(nets.critic, slow_params, features[:-1])["logits"]
+    value = [distributions.two_hot_mean(logits) for logits in (stop(value_logits), last_value_logits)]
     return ActorCriticInputs(
-        policy=policy_distribution(policy, config),
+        policy=policy_distribution(head(nets.actor, actor_params, features[:-1]), config),
         action=trajectory.action,
         reward=distributions.two_hot_mean(reward),
         continue_=jax.nn.sigmoid(continue_.astype(jnp.float32)),
-        value_logits=apply(nets.critic, critic_params, features)["logits"],
-        slow_logits=apply(nets.critic, slow_params, features)["logits"],
+        value=jnp.concatenate(value),
+        value_logits=value_logits,
+        slow_value=distributions.two_hot_mean(slow_logits),
     )

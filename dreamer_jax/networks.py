@@ -351,7 +351,7 @@ def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: Action
 def _select(obs_specs: ObsSpecs, pattern: str, part: str) -> Specs:
     """The keys that a part of the world model works on."""
     chosen = tuple((name, spec) for name, spec in sorted(obs_specs.items()) if re.fullmatch(pattern, name))
-    if not chosen:
+    if obs_specs and not chosen:
         raise ConfigError(f"model.{part}_keys={pattern!r} takes none of the observation keys {', '.join(sorted(obs_specs))}")
     for name, spec in chosen:
         if spec.kind == "image" and min(spec.shape[:2]) < IMAGE_FACTOR:

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dreamer_jax.cli import run_command
+from dreamer_jax.cli import run_command, use_huge_pages
 
 
 def main(arguments: list[str]) -> None:
@@ -35,4 +35,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     run_command(main, sys.argv[1:])

@@ -2,7 +2,7 @@
 
 import sys
 
-from dreamer_jax.cli import run_command
+from dreamer_jax.cli import run_command, use_huge_pages
 
 
 def main(arguments: list[str]) -> None:
@@ -20,4 +20,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     run_command(main, sys.argv[1:])

@@ -179,8 +179,9 @@ def _imagined(seed: int, horizon: int = 3, rows: int = 4, actions: int = 3, bins
         action=jnp.asarray(np.eye(actions)[rng.integers(actions, size=(horizon, rows))], jnp.float32),
         reward=jnp.asarray(rng.normal(0, 5, (horizon + 1, rows)), jnp.float32),
         continue_=jnp.asarray(continue_),
-        value_logits=jnp.asarray(value),
-        slow_logits=jnp.asarray(slow),
+        value=distributions.two_hot_mean(jnp.asarray(value)),
+        value_logits=jnp.asarray(value[:-1]),
+        slow_value=distributions.two_hot_mean(jnp.asarray(slow[:-1])),
     )
 
 
@@ -191,7 +192,7 @@ def test_actor_critic_losses_equal_a_loop(seed):
     norm = ReturnNorm(jnp.float32(-200.0), jnp.float32(300.0))
     losses, returns, new_norm, _ = behavior.actor_critic_losses(inputs, norm, CONFIG)
 
-    value, slow = (np.asarray(distributions.two_hot_mean(x)) for x in (inputs.value_logits, inputs.slow_logits))
+    value, slow = np.asarray(inputs.value), np.asarray(inputs.slow_value)
     # Reward and continue of index k + 1 belong to the return at k; the discount is inside the continue.
     expected = _loop(np.asarray(inputs.reward)[1:], value, np.asarray(inputs.continue_)[1:], np.full(returns.shape, 0.95))
     # The normaliser moves before it is used.
@@ -219,12 +220,12 @@ def test_actor_critic_losses_equal_a_loop(seed):
 
 def test_a_better_action_becomes_more_likely():
     """Descending the policy loss raises the probability of an action whose return exceeds the value."""
-    zeros, logits = jnp.zeros((2, 1, 21)), jnp.zeros((1, 1, 3))
+    zeros, logits = jnp.zeros((2, 1)), jnp.zeros((1, 1, 3))
 
     def loss(logits):
         policy = distributions.one_hot_categorical(logits)
         action, ones = jnp.array([[[0.0, 1.0, 0.0]]]), jnp.ones((2, 1))
-        inputs = ActorCriticInputs(policy, action, 10 * ones, ones, zeros, zeros)
+        inputs = ActorCriticInputs(policy, action, 10 * ones, ones, zeros, jnp.zeros((1, 1, 21)), zeros[:-1])
         norm = ReturnNorm(jnp.float32(0), jnp.float32(0))
         return behavior.actor_critic_losses(inputs, norm, CONFIG)[0]["policy"].sum()
 

@@ -1,5 +1,6 @@
 """What the user did wrong is one line on stderr and exit status 2; our own mistakes keep their traceback."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,22 @@ def test_dry_run_says_the_budget_and_trains_nothing(preset, expected, capsys, tm
     for words in expected:
         assert words in text
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+@pytest.mark.parametrize("own", [None, "glibc.malloc.perturb=0"])
+def test_huge_pages_are_asked_for_once_and_the_command_stays(tmp_path, own):
+    """The process is started again with the same words; a setting of the user's own is left alone."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\nfrom dreamer_jax.cli import use_huge_pages\nprint('start', flush=True)\nuse_huge_pages()\n"
+        "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:], sys.flags.dont_write_bytecode)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment |= {"GLIBC_TUNABLES": own} if own else {}
+    command = [sys.executable, "-B", str(script), "--a", "b c"]
+    lines = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines == ["start"] * (1 if own else 2) + [f"{own or 'glibc.malloc.hugetlb=1'} ['--a', 'b c'] 1"]
 
 
 def test_the_start_says_what_goes_where():

@@ -149,8 +149,8 @@ class _ActorCritic:
         """The losses as `total_loss` computes them; `policy` replaces the distribution."""
         if policy is None:
             policy = policy_distribution(jax.tree.map(lambda x: x[:-1], outputs), self.config)
-        slow_logits = self.time_major("slow_logits")
-        inputs = ActorCriticInputs(policy, self.action, self.time_major("rew"), self.continue_, value_logits, slow_logits)
+        value, slow = (distributions.two_hot_mean(logits) for logits in (value_logits, self.time_major("slow_logits")[:-1]))
+        inputs = ActorCriticInputs(policy, self.action, self.time_major("rew"), self.continue_, value, value_logits[:-1], slow)
         return actor_critic_losses(inputs, self.norm, self.config)
 
     def run(self) -> dict[str, jax.Array]:
@@ -221,7 +221,7 @@ def test_bootstrap_from_the_slow_critic(monkeypatch):
     """The author's option `slowtar`: every predicted value is the slow critic's, the trained logits stay the critic's."""
     case = _ActorCritic("disc")
     slow_value = distributions.two_hot_mean(case.time_major("slow_logits"))
-    monkeypatch.setattr(distributions, "two_hot_mean", lambda logits: slow_value)
+    monkeypatch.setattr(distributions, "two_hot_mean", lambda logits: slow_value[: len(logits)])
     expected = golden.select(case.data, "disc_slowtar/")
     del expected["val_mean"]  # the mean of the other critic
     _assert_matches(case.run(), expected)

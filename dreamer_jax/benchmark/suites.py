@@ -222,7 +222,8 @@ def _differences(there: Config, here: Config) -> Iterator[str]:
     """ "replay.train_ratio is 128.0 there and 64.0 here" for every shared setting that differs."""
     old, new = (dict(_flat(settings(config))) for config in (there, here))
     for name, value in old.items():
-        if value != new[name]:
+        resolved = name == "precision" and new[name] == "auto"  # a run keeps what "auto" came to
+        if value != new[name] and not resolved:
             yield f"{name} is {value!r} there and {new[name]!r} here"
 
 
