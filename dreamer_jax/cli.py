@@ -32,7 +32,8 @@ class Request(NamedTuple):
 
 def training_request(arguments: Sequence[str]) -> Request:
     """Reads the command line of train.py. `--help` prints and exits."""
-    arguments = list(arguments)
+    # "--resume=RUN" and "--resume RUN" are the same, as for every other option.
+    arguments = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--resume=") else (word,))]
     if "--resume" in arguments:
         if len(arguments) != 2 or arguments[0] != "--resume":
             raise ConfigError("--resume RUN takes no other option: a resumed run keeps its own configuration")

@@ -99,6 +99,7 @@ def test_training_refuses_in_one_line_and_leaves_no_run(arguments, message, caps
 
 def test_resume_asks_for_nothing_else():
     assert training_request(["--resume", "a/run"]) == Request(Config(), run=Path("a/run"))
+    assert training_request(["--resume=a/b=c"]) == Request(Config(), run=Path("a/b=c"))
 
 
 @pytest.mark.parametrize(
