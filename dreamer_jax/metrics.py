@@ -1,7 +1,8 @@
 """A run's numbers: `metrics.jsonl`, TensorBoard, Weights & Biases and the progress in the terminal.
 
 A row is a flat mapping. Every row has `kind` ("train", "episode" or "eval"), `frames` [simulator steps], `decisions`
-[actions], `updates` [gradient steps] and `wall_seconds` [s, evaluations on the way included]. The other names are up to the kind.
+[actions], `updates` [gradient steps] and `wall_seconds` [s, evaluations on the way included]. The other names are up to the
+kind.
 """
 
 import json
