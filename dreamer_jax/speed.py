@@ -109,20 +109,21 @@ def _measure_step(nets: Networks, config: Config, state: AgentState, batch: Batc
 def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Batch, calls: int) -> dict[str, Timing]:
     """The parts of an update, each compiled by itself with the gradients that training takes of it.
 
-    The compiled step shares work and memory between them, so they need not add up to it.
+    The compiled step shares work and memory between them, so they need not add up to it. All arrays are arguments: XLA would
+    work out beforehand what follows from captured ones.
     """
     params = (state.world_model.params, state.actor.params, state.critic.params)
     model, actor, critic = params
     key = jax.random.key(0)
 
-    def observe(model):
+    def observe(model, batch):
         embed = apply(nets.encoder, model["encoder"], batch.obs)
         prev_action = batch.prev_action.astype(nets.dtype)
         _, states, posterior, prior = rssm.observe(nets, model, key, batch.start, prev_action, embed, batch.is_first)
         dyn, rep = rssm.kl_loss(posterior, prior, config.model.unimix)
         return (dyn + rep).mean() + rssm.features(states).astype(jnp.float32).mean(), states
 
-    def heads(model, states):
+    def heads(model, states, batch):
         reconstruction = apply(nets.decoder, model["decoder"], states.deter, states.stoch)
         features = rssm.features(states)
         losses = world_model.decoder_losses(nets.obs_specs, reconstruction, batch.obs)
@@ -134,21 +135,24 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
     def imagine(model, actor, states):
         return behavior.imagine_from_posterior(nets, config.behavior, model, actor, key, states)
 
-    def actor_critic(actor, critic, trajectory):
-        inputs = behavior.evaluate_trajectory(nets, config.behavior, model, actor, critic, state.slow_critic, trajectory)
-        losses, *_ = behavior.actor_critic_losses(inputs, state.return_norm, config.behavior)
+    def actor_critic(actor, critic, model, slow_critic, return_norm, trajectory):
+        inputs = behavior.evaluate_trajectory(nets, config.behavior, model, actor, critic, slow_critic, trajectory)
+        losses, *_ = behavior.actor_critic_losses(inputs, return_norm, config.behavior)
         return sum(loss.mean() for loss in losses.values())
 
     def optimise(state, grads):
         return [part.apply_gradients(grads=grad) for part, grad in zip((state.world_model, state.actor, state.critic), grads)]
 
-    _, states = jax.jit(observe)(model)
+    _, states = jax.jit(observe)(model, batch)
     trajectory = jax.jit(imagine)(model, actor, states)
     programs: dict[str, tuple[Callable, tuple]] = {
-        "observe scan": (jax.value_and_grad(observe, has_aux=True), (model,)),
-        "decoder and heads": (jax.value_and_grad(heads, argnums=(0, 1)), (model, states)),
+        "observe scan": (jax.value_and_grad(observe, has_aux=True), (model, batch)),
+        "decoder and heads": (jax.value_and_grad(heads, argnums=(0, 1)), (model, states, batch)),
         "imagine scan": (imagine, (model, actor, states)),
-        "actor-critic losses": (jax.value_and_grad(actor_critic, argnums=(0, 1)), (actor, critic, trajectory)),
+        "actor-critic losses": (
+            jax.value_and_grad(actor_critic, argnums=(0, 1)),
+            (actor, critic, model, state.slow_critic, state.return_norm, trajectory),
+        ),
         "optimiser": (optimise, (state, params)),
     }
     return {name: timed(partial(jax.jit(program), *inputs), calls) for name, (program, inputs) in programs.items()}
