@@ -1,5 +1,6 @@
 """What a run says before it starts. Imports no JAX."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from dreamer_jax.config import Config
@@ -21,7 +22,8 @@ def predicted_updates(config: Config) -> int:
 
 def describe_run(
     config: Config,
-    run: Path | None,
+    seeds: Sequence[int],
+    runs: Sequence[Path],
     device: str,
     obs_specs: ObsSpecs,
     action_spec: ActionSpec,
@@ -29,33 +31,41 @@ def describe_run(
     latent: LatentSpec | None,
     params: dict[str, int],
 ) -> str:
-    """The lines printed at the start: device, versions, task, sizes, parameters, budget, replay memory, run folder.
+    """The lines printed at the start: device, versions, task, sizes, parameters, budget, replay memory, run folders.
 
-    `obs_specs` are the environment's; `key_layers` has the encoder's and decoder's layers for each key that is used.
+    `runs` has a folder for each of `seeds`, or none for a dry run; `obs_specs` are the environment's; `key_layers` has the
+    encoder's and decoder's layers for each key that is used.
     """
     found = versions()
     model, replay = config.model, config.replay
     action = f"{action_spec.size} choices" if action_spec.discrete else f"{action_spec.size} continuous"
     memory = predict_bytes({name: obs_specs[name] for name in key_layers}, action_spec, latent, replay.capacity)
     used = memory * min(1.0, config.train.frames / config.env.action_repeat / replay.capacity)
+    together = f" for each of {len(seeds)} seeds" if len(seeds) > 1 else ""
     rows = {
-        "preset": f"{config.preset}, seed {config.seed}",
+        "preset": f"{config.preset}, {name_seeds(seeds)}",
         "task": f"{config.env.task}, {action}",
         "observations": _key_table(obs_specs, key_layers),
-        "environments": f"{config.env.num_envs}, action repeat {config.env.action_repeat}",
+        "environments": f"{config.env.num_envs}{together}, action repeat {config.env.action_repeat}",
         "device": f"{device}, precision {config.precision}",
         "versions": ", ".join(f"{name} {found[name]}" for name in ("python", "jax", "flax", "gymnasium")),
         "model": f"size {model.size}: deter {model.deter}, latents {model.stoch}x{model.classes}, units {model.units}",
         "parameters": f"{sum(params.values()):,} ({', '.join(f'{name} {count:,}' for name, count in sorted(params.items()))})",
         "batch": f"{replay.batch_size} x {replay.batch_length}, train ratio {replay.train_ratio:g}",
         "budget": f"{config.train.frames:,} frames = {config.train.frames // config.env.action_repeat:,} decisions, "
-        f"about {predicted_updates(config):,} updates",
-        "replay": f"{replay.capacity:,} steps, {memory / MIB:,.1f} MiB when full, {used / MIB:,.1f} MiB with this budget",
-        "run folder": str(run or "none: a dry run"),
+        f"about {predicted_updates(config):,} updates{together}",
+        "replay": f"{replay.capacity:,} steps, {memory / MIB:,.1f} MiB when full, {used / MIB:,.1f} MiB with this budget"
+        + together,
+        "run folder": "\n".join(map(str, runs)) or "none: a dry run",
     }
     width = max(map(len, rows))
     indent = "\n" + " " * (width + 2)
     return "\n".join(f"{name:<{width}}  {indent.join(value.splitlines())}" for name, value in rows.items())
+
+
+def name_seeds(seeds: Sequence[int]) -> str:
+    """ "seed 3" or "seeds 3, 4, 5"."""
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
 
 
 def _key_table(obs_specs: ObsSpecs, key_layers: dict[str, tuple[str, str]]) -> str:

@@ -1,9 +1,14 @@
-"""Which device computes, and in which precision."""
+"""Which device computes, in which precision, and where its compiled programs are kept."""
 
+import hashlib
+import os
+import platform
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dreamer_jax.config import Config, ConfigError
 
@@ -43,3 +48,32 @@ def resolve_precision(config: Config) -> Config:
 def compute_dtype(config: Config) -> Any:
     """The dtype of a configuration's precision."""
     return jnp.dtype(resolve_precision(config).precision)
+
+
+def keep_compiled_programs() -> None:
+    """Keeps what takes seconds to compile in `~/.cache/dreamer_jax` (or $XDG_CACHE_HOME), for the next start on such a machine.
+
+    A folder for each kind of processor: code for one may not run on another that shares the home folder. A
+    JAX_COMPILATION_CACHE_DIR of the user's own is kept. Deleting the folder costs one compilation.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        processor = ""
+    kind = hashlib.sha256(f"{platform.machine()} {platform.processor()} {processor}".encode()).hexdigest()[:12]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(home / "dreamer_jax" / kind))
+
+
+def seed_sharding(seeds: int) -> Any:
+    """Splits a leading axis of `seeds` over as many devices of the chosen kind as divide it; the chosen one if none do."""
+    (chosen,) = jnp.zeros(()).devices()
+    devices = jax.devices(chosen.platform)
+    count = next(count for count in range(min(seeds, len(devices)), 0, -1) if seeds % count == 0)
+    if count == 1:
+        return jax.sharding.SingleDeviceSharding(chosen)
+    mesh = jax.sharding.Mesh(np.array(devices[:count]), ("seed",))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("seed"))

@@ -127,7 +127,7 @@ def evaluate(policy: Policy, env: EnvConfig, episodes: int, seed: int, first_see
     """
     num_envs = min(episodes, MAX_PARALLEL)
     quota = np.array([(episodes - i + num_envs - 1) // num_envs for i in range(num_envs)])
-    envs = make_vector_env(env, num_envs, first_seed + seed)
+    envs = make_vector_env(env, env_seeds(first_seed + seed, num_envs))
     try:
         returns, lengths, successes = _play(policy, envs, quota, seed)
     finally:

@@ -1,5 +1,10 @@
-"""The learner: holds the agent's state, samples batches, and dispatches the compiled step without waiting for it."""
+"""The learner: holds the agents' states, samples batches, and dispatches the compiled step without waiting for it.
 
+It trains the agents of N seeds at once. Every array here has their axis in front, also for one seed; with several devices it
+is this axis that is split over them.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,33 +13,41 @@ import numpy as np
 
 from dreamer_jax import rssm
 from dreamer_jax.config import Config
+from dreamer_jax.devices import seed_sharding
 from dreamer_jax.networks import Networks
 from dreamer_jax.replay import Replay, Sequences
 from dreamer_jax.train_step import acting_params, compile_train_step
-from dreamer_jax.types import ActingParams, AgentState, Batch, LatentState, StoredLatent
+from dreamer_jax.types import ActingParams, AgentState, Batch, LatentState, Metrics, StoredLatent
 
 
 class Learner:
-    """Updates an agent from a replay.
+    """Updates the agents of N seeds, each from a replay of its own.
 
     `acting` are the parameters for the policy: those from before the newest update. They are ready while that update is
     still running, so acting never waits for it, and which parameters they are does not depend on timing. In the same way
     the latents of an update go back into the replay when the next one has been dispatched.
+
+    Args:
+      states: an agent for each seed, without the axis.
+      replays: a replay for each seed.
     """
 
-    def __init__(self, nets: Networks, config: Config, state: AgentState, replay: Replay) -> None:
-        self.state = state
+    def __init__(self, nets: Networks, config: Config, states: Sequence[AgentState], replays: Sequence[Replay]) -> None:
+        self._sharding = seed_sharding(len(states))
+        self.state: AgentState = self._place(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
         self._nets = nets
-        self._replay = replay
+        self._replays = replays
         self._batch_size = config.replay.batch_size
-        self._train_step = compile_train_step(nets, config)
+        self._train_step = compile_train_step(nets, config, len(states))
         # A copy: the state itself is donated to the next update.
         self._copy = jax.jit(lambda state: jax.tree.map(jnp.copy, acting_params(state)))
+        self._add = jax.jit(lambda total, row: jax.tree.map(jnp.add, total, row), donate_argnums=0)
         self._from_stored = jax.jit(lambda stored: rssm.from_stored(nets, stored))
         self._to_stored = jax.jit(lambda latents: rssm.to_stored(nets, latents))
-        self._zero_state = rssm.initial_state(nets, (self._batch_size,))
-        self._metrics: list[dict[str, jax.Array]] = []
-        self._latents: tuple[Sequences, StoredLatent] | None = None
+        self._zero_state = self._place(rssm.initial_state(nets, (len(states), self._batch_size)))
+        self._metrics: Metrics | None = None  # sums since they were last fetched
+        self._summed = 0
+        self._latents: tuple[list[Sequences], StoredLatent] | None = None
         self.acting = self.newest()
 
     def update(self, count: int) -> None:
@@ -44,49 +57,60 @@ class Learner:
             if not remaining:
                 self.acting = self.newest()
             self.state, metrics, latents = self._train_step(self.state, batch)
-            self._metrics.append(metrics)
-            if self._replay.latent:
+            self._metrics = metrics if self._metrics is None else self._add(self._metrics, metrics)
+            self._summed += 1
+            if self._replays[0].latent:
                 self.write_back()
                 self._latents = sequences, self._to_stored(latents)
 
-    def sample(self) -> tuple[Sequences, Batch]:
-        """The next batch as the replay gives it, and on the device."""
-        sequences = self._replay.sample(self._batch_size)
-        return sequences, to_batch(sequences, self._start(sequences))
+    def sample(self) -> tuple[list[Sequences], Batch]:
+        """The next batches as the replays give them, and on the device."""
+        sequences = [replay.sample(self._batch_size) for replay in self._replays]
+        return sequences, self._to_batch(sequences)
 
     def write_back(self) -> None:
-        """Puts the latents of the last update into the replay; waits for it."""
+        """Puts the latents of the last update into the replays; waits for it."""
         if self._latents is not None:
-            sequences, stored = self._latents
-            fetched = jax.device_get(stored)
-            self._replay.write_latents(sequences.env, sequences.first, fetched.deter, fetched.stoch)
+            fetched = jax.device_get(self._latents[1])
+            for i, (replay, rows) in enumerate(zip(self._replays, self._latents[0], strict=True)):
+                replay.write_latents(rows.env, rows.first, fetched.deter[i], fetched.stoch[i])
             self._latents = None
 
     def fetch_latent(self, latent: LatentState) -> StoredLatent:
-        """The latent that acting just computed, as NumPy arrays in the replay's form."""
+        """The latents that acting just computed, as NumPy arrays in the replay's form."""
         return jax.device_get(self._to_stored(latent))
 
     def newest(self) -> ActingParams:
         """A copy of the parameters after the newest update."""
         return self._copy(self.state)
 
-    def fetch_metrics(self) -> dict[str, float]:
-        """Means over the updates since the last call; empty if there were none. Waits for the device."""
-        fetched = jax.device_get(self._metrics)
-        self._metrics = []
-        return {name: float(np.mean([row[name] for row in fetched])) for name in (fetched[0] if fetched else ())}
+    def agent(self, index: int) -> AgentState:
+        """The agent of one seed, in arrays of its own."""
+        return jax.tree.map(lambda x: x[index], self.state)
 
-    def _start(self, sequences: Sequences) -> LatentState:
-        """LatentState[B] before the first step: the stored one, or zeros without replay context."""
-        if sequences.start_deter is None:
+    def fetch_metrics(self) -> list[dict[str, float]]:
+        """Means over the updates since the last call, for each seed; empty if there were none. Waits for the device."""
+        fetched, count = jax.device_get(self._metrics or {}), self._summed
+        self._metrics, self._summed = None, 0
+        return [{name: float(sums[i]) / count for name, sums in fetched.items()} for i in range(len(self._replays))]
+
+    def _to_batch(self, sequences: list[Sequences]) -> Batch:
+        """Moves sampled sequences to the device."""
+        names = ("obs", "prev_action", "reward", "is_first", "is_last", "is_terminal")
+        rows = [{name: getattr(row, name) for name in names} for row in sequences]
+        return Batch(**self._place(_stack(rows)), start=self._start(sequences))
+
+    def _start(self, sequences: list[Sequences]) -> LatentState:
+        """LatentState[N, B] before the first step: the stored one, or zeros without replay context."""
+        if sequences[0].start_deter is None:
             return self._zero_state
-        deter = sequences.start_deter.view(self._nets.dtype)
-        return self._from_stored(StoredLatent(deter, sequences.start_stoch))  # pyright: ignore[reportArgumentType]
+        deter, stoch = _stack([(row.start_deter, row.start_stoch) for row in sequences])
+        return self._from_stored(StoredLatent(*self._place((deter.view(self._nets.dtype), stoch))))
+
+    def _place(self, tree: Any) -> Any:
+        return jax.device_put(tree, self._sharding)
 
 
-def to_batch(sequences: Sequences, start: LatentState) -> Batch:
-    """Moves sampled sequences to the device; `start` LatentState[B] is the latent before their first step."""
-    arrays: dict[str, Any] = {
-        name: getattr(sequences, name) for name in ("obs", "prev_action", "reward", "is_first", "is_last", "is_terminal")
-    }
-    return Batch(**jax.device_put(arrays), start=start)
+def _stack(trees: list[Any]) -> Any:
+    """NumPy trees with a new axis in front; of one tree nothing is copied."""
+    return jax.tree.map(lambda *leaves: leaves[0][None] if len(leaves) == 1 else np.stack(leaves), *trees)

@@ -1,4 +1,4 @@
-"""Training: environment -> replay -> train_step -> policy.
+"""Training: environment -> replay -> train_step -> policy, for one seed or for several side by side.
 
 Acting, sampling, transfer and the compiled step overlap through JAX's asynchronous dispatch, with a fixed lag (see
 `Learner`): which batch, parameters and key each update and each action uses is a function of counters, never of timing.
@@ -7,72 +7,34 @@ Acting, sampling, transfer and the compiled step overlap through JAX's asynchron
 import contextlib
 import signal
 import time
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dreamer_jax import rssm
 from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.config import Config
+from dreamer_jax.config import Config, ConfigError, parse_config
 from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
-from dreamer_jax.envs import Step, VectorEnv, make_vector_env
-from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, read_specs, summary, write_episode
+from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
+from dreamer_jax.evaluation import Policy, read_specs
 from dreamer_jax.learner import Learner
-from dreamer_jax.metrics import RETURN_WINDOW, MetricsLog, Progress, read_metrics, truncate
+from dreamer_jax.metrics import Progress
 from dreamer_jax.networks import Networks, build_networks, key_layers
-from dreamer_jax.plots import draw_curves
 from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay, TrainRatio
-from dreamer_jax.runs import check_writable, create_run, describe_environment, open_run, write_json
+from dreamer_jax.runs import CheckpointError, check_writable, create_run, open_run
+from dreamer_jax.seed_run import SeedRun
 from dreamer_jax.spaces import LatentSpec
 from dreamer_jax.train_step import count_params, init_agent
+from dreamer_jax.types import ActingParams
 
 SHOWN_LOSSES = ("loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value")
-
-
-@dataclass
-class Counters:
-    """What a run has done so far.
-
-    frames: simulator steps taken; decisions: actions taken = frames / action repeat; records: decisions + resets;
-    updates: gradient steps; policy_steps: calls of the policy; wall_seconds: time spent, earlier parts of the run included.
-    """
-
-    frames: int = 0
-    decisions: int = 0
-    records: int = 0
-    updates: int = 0
-    policy_steps: int = 0
-    wall_seconds: float = 0.0
-
-
-class Episodes:
-    """Returns and lengths of the episodes being played, and the returns of the last few that ended."""
-
-    def __init__(self, num_envs: int) -> None:
-        self.total = np.zeros(num_envs)
-        self.length = np.zeros(num_envs, int)
-        self.recent: deque[float] = deque(maxlen=RETURN_WINDOW)
-
-    def track(self, step: Step) -> list[dict[str, float]]:
-        """Counts one step of every environment -> {"return", "length", "success"} of each episode that ended with it."""
-        self.total = np.where(step.is_first, 0.0, self.total + step.reward)
-        self.length = np.where(step.is_first, 0, self.length + 1)
-        ended = []
-        for i in np.flatnonzero(step.is_last):
-            row = {"return": float(self.total[i]), "length": int(self.length[i])}
-            if not np.isnan(step.success[i]):
-                row["success"] = float(step.success[i])
-            self.recent.append(row["return"])
-            ended.append(row)
-        return ended
 
 
 class Every:
@@ -95,12 +57,26 @@ def train(config: Config) -> Path:
     Raises:
       ConfigError, EnvError, ReplayError: one line for the user.
     """
+    return train_seeds(config, 1)[0]
+
+
+def train_seeds(config: Config, seeds: int) -> list[Path]:
+    """Trains independent agents with the seeds config.seed, config.seed + 1, ... at once -> an ordinary run folder for each.
+
+    One compiled step updates all of them. They act in lockstep; one whose frames are used up (resets take none, so agents with
+    longer episodes come there first) waits for the others.
+
+    Raises:
+      ConfigError, EnvError, ReplayError: one line for the user.
+    """
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds}: at least 1 is needed")
     config = resolve_precision(config)  # before there is a folder: the device may be missing
+    values = config.model_dump(by_alias=True)
+    configs = [parse_config({**values, "seed": config.seed + i}, f"--seeds {seeds}") for i in range(seeds)]
     with contextlib.ExitStack() as stack:
-        envs = _open_envs(stack, config, config.seed)
-        run = create_run(config)
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run, config.train.keep_checkpoints)))
-        return _Run(config, run, envs, checkpoints, None, stack).train()
+        envs = _open_envs(stack, configs, [one.seed for one in configs])
+        return _Training(configs, [create_run(one) for one in configs], [None] * seeds, envs, stack).train()
 
 
 def resume(run: str | Path) -> Path:
@@ -109,24 +85,39 @@ def resume(run: str | Path) -> Path:
     Raises:
       ConfigError, EnvError, ReplayError: one line for the user.
     """
-    run = Path(run)
-    config = open_run(run)
-    check_writable(run)
+    return resume_seeds([run])[0]
+
+
+def resume_seeds(runs: Sequence[str | Path]) -> list[Path]:
+    """Goes on with runs that `train_seeds` started together, from the newest checkpoints that were saved together.
+
+    Raises:
+      ConfigError, EnvError, ReplayError: one line for the user, also when the runs do not belong together.
+    """
+    folders = [Path(run) for run in runs]
+    configs = [open_run(folder) for folder in folders]
+    for folder, config in zip(folders, configs, strict=True):
+        check_writable(folder)
+        if config.model_copy(update={"seed": configs[0].seed}) != configs[0]:
+            raise ConfigError(f"{folder} and {folders[0]} differ in more than the seed; resume them one at a time")
+    resume_from = _checkpoints_to_resume(configs, folders)
+    # New episodes on seeds of their own: the runs' first ones would otherwise be played again.
+    seeds = [
+        int(np.random.SeedSequence([config.seed, frames]).generate_state(1)[0]) >> 1
+        for config, frames in zip(configs, resume_from, strict=True)
+    ]
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run, config.train.keep_checkpoints)))
-        frames = checkpoints.resolve("last")
-        # New episodes on a seed of their own: the run's first ones would otherwise be played again.
-        envs = _open_envs(stack, config, int(np.random.SeedSequence([config.seed, frames]).generate_state(1)[0]) >> 1)
-        return _Run(config, run, envs, checkpoints, frames, stack).train()
+        return _Training(configs, folders, resume_from, _open_envs(stack, configs, seeds), stack).train()
 
 
-def describe(config: Config) -> str:
-    """What `train` would announce, without training: sizes, parameters, budget and replay memory."""
+def describe(config: Config, seeds: int = 1) -> str:
+    """What `train_seeds` would announce, without training: sizes, parameters, budget and replay memory."""
     device, config = select_device(config.device), resolve_precision(config)
     obs_specs, action_spec = read_specs(config.env)
     nets = build_networks(config.model, obs_specs, action_spec, compute_dtype(config))
+    own_seeds = range(config.seed, config.seed + seeds)
     return describe_run(
-        config, None, str(device), obs_specs, action_spec, key_layers(nets), _stored(nets, config), count_params(nets)
+        config, own_seeds, [], str(device), obs_specs, action_spec, key_layers(nets), _stored(nets, config), count_params(nets)
     )
 
 
@@ -135,201 +126,218 @@ def _stored(nets: Networks, config: Config) -> LatentSpec | None:
     return rssm.latent_spec(nets) if config.replay.context else None
 
 
-def _open_envs(stack: contextlib.ExitStack, config: Config, seed: int) -> VectorEnv:
-    return stack.enter_context(contextlib.closing(make_vector_env(config.env, config.env.num_envs, seed)))
+def _open_envs(stack: contextlib.ExitStack, configs: Sequence[Config], seeds: Sequence[int]) -> VectorEnv:
+    """The environments of all runs, one run's after another's."""
+    env = configs[0].env
+    every_seed = [one for seed in seeds for one in env_seeds(seed, env.num_envs)]
+    return stack.enter_context(contextlib.closing(make_vector_env(env, every_seed)))
 
 
-class _Run:
-    """What one training run holds, and its loop."""
+def _checkpoints_to_resume(configs: Sequence[Config], folders: Sequence[Path]) -> list[int]:
+    """Frames of each run's newest checkpoint, or of its newest that the unfinished runs saved at the same moment.
+
+    Raises:
+      CheckpointError: a run has none, or the runs have none in common.
+    """
+    saved: list[dict[int, int]] = []  # for each run {records: frames} of its checkpoints
+    for config, folder in zip(configs, folders, strict=True):
+        with contextlib.closing(Checkpoints(folder)) as checkpoints:
+            last = checkpoints.resolve("last")
+            steps = [last] if len(folders) == 1 or last >= config.train.frames else checkpoints.steps()
+            saved.append({checkpoints.restore_host(frames)["counters"]["records"]: frames for frames in steps})
+    finished = [max(frames.values()) >= config.train.frames for config, frames in zip(configs, saved, strict=True)]
+    unfinished = [set(frames) for frames, done in zip(saved, finished, strict=True) if not done]
+    common = set.intersection(*unfinished) if unfinished else set()
+    if unfinished and not common:
+        raise CheckpointError("the runs have no checkpoints from the same moment; resume them one at a time")
+    return [frames[max(frames) if done else max(common)] for frames, done in zip(saved, finished, strict=True)]
+
+
+class _Training:
+    """What training some seeds together holds, and its loop. The seeds' axis is the first of every array on the device."""
 
     def __init__(
         self,
-        config: Config,
-        run: Path,
+        configs: Sequence[Config],
+        folders: Sequence[Path],
+        resume_from: Sequence[int | None],
         envs: VectorEnv,
-        checkpoints: Checkpoints,
-        resume_from: int | None,
         stack: contextlib.ExitStack,
     ) -> None:
-        self.config, self.run, self.envs, self.checkpoints = config, run, envs, checkpoints
-        device = select_device(config.device)
+        self.config, self.envs = configs[0], envs
+        config, device = self.config, select_device(self.config.device)
         self.nets = build_networks(config.model, envs.obs_specs, envs.action_spec, compute_dtype(config))
-        settings = config.replay
         latent = _stored(self.nets, config)
-        self.replay = Replay(
-            self.nets.obs_specs,
-            envs.action_spec,
-            latent,
-            settings.capacity,
-            envs.num_envs,
-            settings.batch_length,
-            settings.online,
-            config.seed,
-        )
-        self.ratio = TrainRatio(settings.train_ratio, settings.batch_size, settings.batch_length)
-        self.counters = Counters()
-        self.episodes = Episodes(envs.num_envs)
-        agent_key, self.policy_key = jax.random.split(jax.random.key(config.seed))
-        init = jax.jit(partial(init_agent, self.nets, config))
-        state = init(agent_key) if resume_from is None else self._restore(resume_from, jax.eval_shape(init, agent_key))
-        self.learner = Learner(self.nets, config, state, self.replay)
-        self.policy = compile_policy(self.nets, config.behavior, deterministic=False)
-        # For evaluations: compiled once, given the newest parameters each time.
-        self.players = {mode: Policy(self.nets, config, self.learner.acting, deterministic=mode) for mode in (True, False)}
-
-        write_json(run / "environment.json", describe_environment(str(device.device_kind)))
-        self.log = stack.enter_context(contextlib.closing(MetricsLog(run, config, resume=resume_from is not None)))
-        print(
-            describe_run(
-                config,
-                run,
-                str(device),
-                envs.obs_specs,
+        self.runs: list[SeedRun] = []
+        for own, folder, frames in zip(configs, folders, resume_from, strict=True):
+            checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, own.train.keep_checkpoints)))
+            replay = Replay(
+                self.nets.obs_specs,
                 envs.action_spec,
-                key_layers(self.nets),
                 latent,
-                count_params(self.nets),
-            ),
+                own.replay.capacity,
+                own.env.num_envs,
+                own.replay.batch_length,
+                own.replay.online,
+                own.seed,
+            )
+            self.runs.append(SeedRun(own, folder, checkpoints, replay, frames, str(device.device_kind), stack))
+        self.active = list(range(len(self.runs)))  # runs with frames left
+        self.final: dict[int, ActingParams] = {}  # what the others ended with
+
+        keys = [jax.random.split(jax.random.key(own.seed)) for own in configs]
+        self.policy_keys = jnp.stack([policy_key for _, policy_key in keys])
+        init = jax.jit(partial(init_agent, self.nets, config))
+        like = jax.eval_shape(init, keys[0][0])
+        states = [
+            init(agent_key) if frames is None else run.restore_agent(like)
+            for (agent_key, _), run, frames in zip(keys, self.runs, resume_from, strict=True)
+        ]
+        self.learner = Learner(self.nets, config, states, [run.replay for run in self.runs])
+        self.ratio = TrainRatio(config.replay.train_ratio, config.replay.batch_size, config.replay.batch_length)
+        self.ratio.previous = self._lead.train_ratio
+        self.policy = compile_policy(self.nets, config.behavior, deterministic=False, seeds=len(self.runs))
+        # For evaluations: compiled once, given the newest parameters each time.
+        self.players = {mode: Policy(self.nets, config, self._newest(0), deterministic=mode) for mode in (True, False)}
+
+        seeds = [own.seed for own in configs]
+        layers, params = key_layers(self.nets), count_params(self.nets)
+        print(
+            describe_run(config, seeds, folders, str(device), envs.obs_specs, envs.action_spec, layers, latent, params),
             flush=True,
         )
-        self.progress = stack.enter_context(contextlib.closing(Progress(config.train.frames, self.counters.frames)))
-        self.started = time.monotonic() - self.counters.wall_seconds
-        self.logged = (self.counters.frames, self.counters.updates, self.counters.wall_seconds)
+        self.progress = stack.enter_context(contextlib.closing(Progress(config.train.frames, self._frames)))
+        self.logged = (self._lead.counters.policy_steps, self._lead.counters.updates, time.monotonic())
         self.stop_requested = False
 
-    def train(self) -> Path:
+    def train(self) -> list[Path]:
         """Runs to the end of the frame budget, or until Ctrl-C."""
         with _stop_on_signal(self):
             self._interact()
-        self._log_train()
-        self._save(score=None)
+        for i in self.active:
+            self._log_train()
+            self._save(i)
         self.progress.close()
-        draw_curves(read_metrics(self.run / "metrics.jsonl"), self.run / "curves.png", self.config.env.task)
+        folders = [run.folder for run in self.runs]
         if self.stop_requested:
-            print(f"Stopped at frame {self.counters.frames}. Go on with: python scripts/train.py --resume {self.run}")
+            for run in self.runs:
+                run.draw()
+            again = " ".join(map(str, folders))
+            print(f"Stopped at frame {self._frames}. Go on with: python scripts/train.py --resume {again}")
         else:
-            self._finish()
-        return self.run
+            for i, run in enumerate(self.runs):
+                run.finish(self.players, self.final[i])
+        return folders
 
     def _interact(self) -> None:
         """The loop: act, store, learn, step."""
-        config, counters, envs = self.config, self.counters, self.envs
-        log_due = Every(config.train.log_every, counters.frames)
-        eval_due = Every(config.train.eval_every, counters.frames)
-        carry = initial_carry(self.nets, envs.num_envs)
+        config, envs = self.config, self.envs
+        log_due = Every(config.train.log_every, self._frames)
+        eval_due = Every(config.train.eval_every, self._frames)
+        carry = jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (len(self.runs), *x.shape)), initial_carry(self.nets, config.env.num_envs)
+        )
         step = envs.reset()
         prev_action = np.zeros((envs.num_envs, envs.action_spec.size), np.float32)
-        while counters.frames < config.train.frames and not self.stop_requested:
-            action, carry = self.policy(
-                self.learner.acting, self.policy_key, counters.policy_steps, carry, step.obs, step.is_first
-            )
-            counters.policy_steps += 1
-            latent = vars(self.learner.fetch_latent(carry.latent)) if self.replay.latent else {}
-            self.replay.add(step.obs, prev_action, step.reward, step.is_first, step.is_last, step.is_terminal, **latent)
-            counters.records += envs.num_envs
-            if self.replay.items >= config.replay.min_items:
-                due = self.ratio(counters.records)
+        self._retire()
+        while self.active and not self.stop_requested:
+            obs, is_first = jax.tree.map(self._by_seed, (step.obs, step.is_first))
+            counter = self._lead.counters.policy_steps
+            action, carry = self.policy(self.learner.acting, self.policy_keys, counter, carry, obs, is_first)
+            latent = vars(self.learner.fetch_latent(carry.latent)) if self.runs[0].replay.latent else {}
+            for i in self.active:
+                own = self._of_seed(i)
+                self.runs[i].store(step[own], prev_action[own], {name: value[i] for name, value in latent.items()})
+            if self._lead.replay.items >= config.replay.min_items:
+                due = self.ratio(self._lead.counters.records)
                 self.learner.update(due)
-                counters.updates += due
+                for i in self.active:
+                    self.runs[i].counters.updates += due
 
-            action = np.asarray(action)  # waits for the policy, not for the updates just dispatched
+            action = np.asarray(action).reshape(prev_action.shape)  # waits for the policy, not for the updates just dispatched
             step = envs.step(action)
             prev_action = np.where(step.is_first[:, None], 0, action)
-            decisions = int(envs.num_envs - step.is_first.sum())  # a reset takes no decision
-            counters.decisions += decisions
-            counters.frames += decisions * config.env.action_repeat
-            for row in self.episodes.track(step):
-                self._write("episode", row)
-            if log_due(counters.frames):
+            for i in self.active:
+                self.runs[i].advance(step[self._of_seed(i)])
+            if log_due(self._frames):
                 self._log_train()
-            if eval_due(counters.frames) and counters.frames < config.train.frames:
-                self._save(score=self._evaluate_on_the_way())
+            self._retire()
+            if eval_due(self._frames):
+                for i in self.active:
+                    self._evaluate(i)
+
+    @property
+    def _lead(self) -> SeedRun:
+        """A run whose records, updates and policy steps are those of all active ones."""
+        return self.runs[self.active[0] if self.active else 0]
+
+    @property
+    def _frames(self) -> int:
+        """Frames of the run that has the fewest: the schedule of logs and evaluations follows it."""
+        return min(run.counters.frames for run in self.runs)
+
+    def _of_seed(self, index: int) -> slice:
+        """Where a seed's environments are among all."""
+        count = self.config.env.num_envs
+        return slice(index * count, (index + 1) * count)
+
+    def _by_seed(self, x: np.ndarray) -> np.ndarray:
+        """[N * E, ...] -> [N, E, ...]"""
+        return x.reshape(len(self.runs), -1, *x.shape[1:])
+
+    def _newest(self, index: int) -> ActingParams:
+        return jax.tree.map(lambda x: x[index], self.learner.newest())
+
+    def _retire(self) -> None:
+        """Saves the runs that have used up their frames, and keeps their agents as they are now."""
+        done = [i for i in self.active if not self.runs[i].active]
+        if done and self._lead.counters.policy_steps:
+            self._log_train()
+        for i in done:
+            self._save(i)
+            self.final[i] = self._newest(i)
+        self.active = [i for i in self.active if i not in done]
 
     def _log_train(self) -> None:
-        """Writes a metrics row and moves the progress bar, once for a frame."""
-        frames, updates, seconds = self.counters.frames, self.counters.updates, time.monotonic() - self.started
-        if frames == self.logged[0]:
+        """Writes metrics rows and moves the progress bar, once for a step."""
+        counters = self._lead.counters
+        steps, updates, now = counters.policy_steps, counters.updates, time.monotonic()
+        if steps == self.logged[0]:
             return
-        speed = (updates - self.logged[1]) / (seconds - self.logged[2])
-        self.logged = (frames, updates, seconds)
-        metrics = self.learner.fetch_metrics()
-        if metrics:
-            self._write("train", {**metrics, "updates_per_second": speed, "replay_records": len(self.replay)})
-        losses = {name.removeprefix("loss/"): metrics[name] for name in SHOWN_LOSSES if name in metrics}
-        self.progress.update(frames, updates, speed, tuple(self.episodes.recent), losses)
-
-    def _evaluate(self, episodes: int, deterministic: bool, first_seed: int) -> dict[str, Any]:
-        policy = self.players[deterministic].with_params(self.learner.newest())
-        return evaluate(policy, self.config.env, episodes, self.config.seed, first_seed)
-
-    def _evaluate_on_the_way(self) -> float:
-        """A short evaluation -> its mean return, by which the best checkpoint is known."""
-        result = self._evaluate(self.config.train.eval_episodes, True, SELECTION_SEED)
-        self._write("eval", {key: result[key] for key in ("return_mean", "return_std", "length_mean", "episodes")})
-        self.progress.print(f"frame {self.counters.frames}: evaluation {summary(result)}")
-        return result["return_mean"]
-
-    def _finish(self) -> None:
-        """The evaluation of the agent at the end, on seeds that training never saw, with JSON, video and curves."""
-        config = self.config
-        print(f"Evaluating the last agent over {config.train.final_episodes} fresh episodes ...", flush=True)
-        results = {
-            "deterministic": self._evaluate(config.train.final_episodes, True, EVALUATION_SEED),
-            "sampled": self._evaluate(config.train.final_episodes, False, EVALUATION_SEED),
+        speed = (updates - self.logged[1]) / (now - self.logged[2])
+        self.logged = (steps, updates, now)
+        rows = self.learner.fetch_metrics()
+        for i in self.active:
+            if rows[i]:
+                run = self.runs[i]
+                run.write("train", {**rows[i], "updates_per_second": speed, "replay_records": len(run.replay)})
+        losses = {
+            name.removeprefix("loss/"): float(np.mean([rows[i][name] for i in self.active]))
+            for name in SHOWN_LOSSES
+            if name in rows[self.active[0]]
         }
-        counters = asdict(self.counters)
-        write_json(self.run / "evaluation.json", {"task": config.env.task, "checkpoint": "last", **counters, **results})
-        row = {key: results["deterministic"][key] for key in ("return_mean", "return_std", "length_mean", "episodes")}
-        rows = read_metrics(self.run / "metrics.jsonl")
-        if not any(old["kind"] == "eval" and old["frames"] == self.counters.frames for old in rows):  # resumed when finished
-            self._write("eval", row)
-        draw_curves(read_metrics(self.run / "metrics.jsonl"), self.run / "curves.png", config.env.task)
-        for name, result in results.items():
-            print(f"  {name + ' policy:':22} {summary(result)}", flush=True)
-        if config.train.video:
-            policy = self.players[True].with_params(self.learner.newest())
-            write_episode(policy, config.env, config.seed, self.run / "videos" / f"{self.counters.frames}.mp4")
-        print(f"Run folder: {self.run}", flush=True)
+        self.progress.update(self._frames, updates, speed, [tuple(run.episodes.recent) for run in self.runs], losses)
 
-    def _save(self, score: float | None) -> None:
-        self.counters.wall_seconds = time.monotonic() - self.started
+    def _evaluate(self, index: int) -> None:
+        """An evaluation on the way, with a checkpoint."""
+        run = self.runs[index]
+        score, line = run.evaluate(self.players[True].with_params(self._newest(index)))
+        self.progress.print(line if len(self.runs) == 1 else f"seed {run.config.seed}, {line}")
+        self._save(index, score)
+
+    def _save(self, index: int, score: float | None = None) -> None:
         self.learner.write_back()
-        host = {
-            "counters": asdict(self.counters),
-            "train_ratio": self.ratio.previous,
-            "replay_end": self.replay.added,
-            "replay_queue": list(self.replay.queue),
-            "replay_rng": self.replay.rng.bit_generator.state,
-            "recent_returns": list(self.episodes.recent),
-        }
-        self.checkpoints.save(self.counters.frames, self.learner.state, host, self.replay, score)
-
-    def _restore(self, frames: int, like: Any) -> Any:
-        """Puts back a checkpoint: agent, counters, train ratio and replay. Environments start new episodes."""
-        host = self.checkpoints.restore_host(frames)
-        self.counters = Counters(**host["counters"])
-        self.ratio.previous = host["train_ratio"]
-        self.checkpoints.restore_replay(self.replay, host["replay_end"])
-        self.replay.queue.extend((env, first) for env, first in host["replay_queue"])
-        self.replay.rng.bit_generator.state = host["replay_rng"]
-        self.episodes.recent.extend(host["recent_returns"])
-        truncate(self.run, frames)
-        return self.checkpoints.restore_agent(frames, like)
-
-    def _write(self, kind: str, row: dict[str, Any]) -> None:
-        self.counters.wall_seconds = time.monotonic() - self.started
-        counts = {key: value for key, value in asdict(self.counters).items() if key not in ("records", "policy_steps")}
-        self.log.write({"kind": kind, **counts, **row})
+        self.runs[index].save(self.learner.agent(index), self.ratio.previous, score)
 
 
 @contextlib.contextmanager
-def _stop_on_signal(run: _Run) -> Iterator[None]:
+def _stop_on_signal(training: _Training) -> Iterator[None]:
     """Ctrl-C and SIGTERM let the loop finish its step; a second Ctrl-C interrupts at once."""
 
     def request(number: int, frame: Any) -> None:
-        run.stop_requested = True
+        training.stop_requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        run.progress.print("stopping: finishing this step and saving a checkpoint (Ctrl-C again to give up on that)")
+        training.progress.print("stopping: finishing this step and saving a checkpoint (Ctrl-C again to give up on that)")
 
     try:
         previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from scipy.special import stdtrit
 from tqdm import tqdm
 
 from dreamer_jax.config import Config, ConfigError
@@ -149,7 +150,7 @@ class Progress:
         frames: int,
         updates: int,
         updates_per_second: float,
-        returns: Sequence[float],
+        returns: Sequence[Sequence[float]],
         losses: Mapping[str, float],
     ) -> None:
         """Reports where the run is.
@@ -162,11 +163,10 @@ class Progress:
           losses: losses to show, most important first; those that do not fit on the line are left out.
         """
         self._history.append((time.monotonic(), frames))
-        mean_return = f"{np.mean(returns[-RETURN_WINDOW:]):.4g}" if len(returns) else "-"
         parts = [
             f"frames {frames:,}/{self._total:,}",
             f"ETA {self._eta(frames)}",
-            f"return {mean_return}",
+            f"return {_mean_return(returns)}",
             f"updates {updates:,} ({updates_per_second:.3g}/s)",
         ]
         text = " | ".join(parts)
@@ -204,6 +204,18 @@ class Progress:
             return "-"
         seconds = round((now - start) / (frames - first) * remaining) if remaining else 0
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _mean_return(returns: Sequence[Sequence[float]]) -> str:
+    """ "123.4", or "123.4 ± 5.6 (3 seeds)"; "-" until every seed has finished an episode."""
+    if not all(len(of_seed) for of_seed in returns):
+        return "-"
+    means = [np.mean(of_seed[-RETURN_WINDOW:]) for of_seed in returns]
+    count = len(means)
+    if count == 1:
+        return f"{means[0]:.4g}"
+    half = stdtrit(count - 1, 0.975) * np.std(means, ddof=1) / math.sqrt(count)
+    return f"{np.mean(means):.4g} ± {half:.3g} ({count} seeds)"
 
 
 def _plain(value: Any) -> Any:

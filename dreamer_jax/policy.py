@@ -7,6 +7,7 @@ from dreamer_jax import distributions, rssm
 from dreamer_jax.behavior import policy_distribution
 from dreamer_jax.config import BehaviorConfig
 from dreamer_jax.networks import Networks, apply
+from dreamer_jax.seeds import over_seeds
 from dreamer_jax.types import ActingParams, PolicyCarry
 
 
@@ -39,10 +40,13 @@ def policy_step(
     return action, PolicyCarry(latent, action.astype(nets.dtype))
 
 
-def compile_policy(nets: Networks, config: BehaviorConfig, deterministic: bool):
-    """The jitted `step(params, key, counter, carry, obs, is_first)`: its key is fold_in(key, counter)."""
+def compile_policy(nets: Networks, config: BehaviorConfig, deterministic: bool, seeds: int | None = None):
+    """The jitted `step(params, key, counter, carry, obs, is_first)`: its key is fold_in(key, counter).
+
+    With `seeds` all arguments but the counter have an axis of seeds in front; see `over_seeds`.
+    """
 
     def step(params, key, counter, carry, obs, is_first):
         return policy_step(nets, config, params, jax.random.fold_in(key, counter), carry, obs, is_first, deterministic)
 
-    return jax.jit(step)
+    return jax.jit(over_seeds(step, seeds, in_axes=(0, 0, None, 0, 0, 0)))

@@ -65,12 +65,12 @@ def measure(config: Config, calls: int) -> dict[str, Any]:
     nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config))
     replay, replay_rates = _measure_replay(nets, config, calls)
     state = jax.jit(partial(init_agent, nets, config))(jax.random.key(config.seed))
-    learner = Learner(nets, config, state, replay)
-    _, batch = learner.sample()
+    learner = Learner(nets, config, [state], [replay])
+    acting, batch = jax.tree.map(lambda x: x[0], (learner.acting, learner.sample()[1]))
     step = _measure_step(nets, config, jax.tree.map(jnp.copy, state), batch, calls)
     step["peak_bytes"] = _peak_bytes(device)
     parts = _measure_parts(nets, config, state, batch, calls)
-    policy = {str(count): _measure_policy(nets, config, learner.acting, count, calls) for count in POLICY_BATCHES}
+    policy = {str(count): _measure_policy(nets, config, acting, count, calls) for count in POLICY_BATCHES}
     rate = _matmul_rate(jnp.dtype(nets.dtype), calls)
     step |= {
         "matmul_flops_per_second": rate,

@@ -1,5 +1,6 @@
 """One update of everything: the state it needs, the total loss, and the step itself."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from dreamer_jax import behavior, rssm
 from dreamer_jax.config import Config
 from dreamer_jax.networks import Networks, apply
 from dreamer_jax.optimizer import make_optimizer
+from dreamer_jax.seeds import over_seeds
 from dreamer_jax.types import ActingParams, AgentState, Batch, LatentState, Metrics, Params, ReturnNorm
 from dreamer_jax.world_model import world_model_loss
 
@@ -134,13 +136,9 @@ def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) 
     return new_state, metrics, states
 
 
-def compile_train_step(nets: Networks, config: Config):
-    """The jitted `train_step(state, batch)`; the state is donated. Build it once."""
-
-    def step(state: AgentState, batch: Batch) -> tuple[AgentState, Metrics, LatentState]:
-        return train_step(nets, config, state, batch)
-
-    return jax.jit(step, donate_argnums=0)
+def compile_train_step(nets: Networks, config: Config, seeds: int | None = None):
+    """The jitted `train_step(state, batch)`; the state is donated. Build it once. For `seeds` see `over_seeds`."""
+    return jax.jit(over_seeds(partial(train_step, nets, config), seeds), donate_argnums=0)
 
 
 def acting_params(state: AgentState) -> ActingParams:

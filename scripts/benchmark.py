@@ -16,6 +16,8 @@ def main(arguments: list[str]) -> None:
     suite = "dmc_proprio, dmc_vision, dreamer6, or a list such as dmc:walker_walk,gym:CartPole-v1"
     parser.add_argument("--suite", required=True, help=suite)
     parser.add_argument("--seeds", type=int, default=1, help="runs of each task, from seed 0 on [count]")
+    together = "train a task's seeds side by side in one process: for accelerators, where they take little longer than one"
+    parser.add_argument("--together", action="store_true", help=together)
     parser.add_argument("--preset", required=True, help="settings of all runs")
     parser.add_argument("--output", type=Path, required=True, help="the benchmark's folder; what is finished there is kept")
     parser.add_argument("--dry-run", action="store_true", help="list the runs, their state and the budget, and run nothing")
@@ -25,7 +27,8 @@ def main(arguments: list[str]) -> None:
     from dreamer_jax.benchmark.suites import listing, make_plan, overview, read_runs
     from dreamer_jax.config import parse_arguments
 
-    plan = make_plan(options.suite, options.seeds, options.preset, parse_arguments(overrides), options.output)
+    changes = parse_arguments(overrides)
+    plan = make_plan(options.suite, options.seeds, options.preset, changes, options.output, options.together)
     if options.dry_run:
         runs = read_runs(plan)
         print(listing(runs), overview(plan, runs), sep="\n")

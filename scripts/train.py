@@ -10,13 +10,15 @@ def main(arguments: list[str]) -> None:
 
     request = training_request(arguments)
     from dreamer_jax import loop
+    from dreamer_jax.devices import keep_compiled_programs
 
-    if request.run is not None:
-        loop.resume(request.run)
+    keep_compiled_programs()
+    if request.runs:
+        loop.resume_seeds(request.runs)
     elif request.dry:
-        print(loop.describe(request.config))
+        print(loop.describe(request.config, request.seeds))
     else:
-        loop.train(request.config)
+        loop.train_seeds(request.config, request.seeds)
 
 
 if __name__ == "__main__":

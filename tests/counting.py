@@ -112,3 +112,18 @@ _TURN = itertools.count()
 def short_or_long():
     """Environments of 2 and of 9 steps in turn."""
     return Counting(9 if next(_TURN) % 2 else 2)
+
+
+def seeded_length(render_mode=None):
+    """Episodes of 2 to 9 steps, drawn from the environment's own seed."""
+    return SeededLength(render_mode)
+
+
+class SeededLength(Counting):
+    def __init__(self, render_mode: str | None = None):
+        super().__init__(0, render_mode)
+
+    def reset(self, *, seed=None, options=None):
+        gymnasium.Env.reset(self, seed=seed)
+        self.length = int(self.np_random.integers(2, 10))
+        return super().reset(options=options)

@@ -436,3 +436,43 @@ def test_a_real_run_is_interrupted_and_resumed(tmp_path, monkeypatch, compilatio
     assert not (output / "set_aside").exists()
     [environment] = results_of(output)["environments"]
     assert environment["device"].lower() == "cpu"
+
+
+# Seeds side by side
+
+
+def test_seeds_together_share_a_process(tmp_path, calls):
+    plan = make_plan(f"{FIVE},{SIX}", 3, "cartpole", {**TINY, "train.frames": 120}, tmp_path, together=True)
+    assert "--together" in plan.command()
+    assert stub(plan) == 0
+    assert calls() == ["five 0 1 2 new", "six 0 1 2 new"]
+    assert set(statuses(tmp_path).values()) == {"finished"}
+    assert len(statuses(tmp_path)) == 6
+
+
+def test_seeds_together_are_resumed_together(tmp_path, calls, order):
+    plan = make_plan(FIVE, 2, "cartpole", {**TINY, "train.frames": 120}, tmp_path, together=True)
+    order({"five 0": "cut off", "five 1": "cut off"})
+    assert stub(plan) == 1
+    order({})
+    assert stub(plan) == 0
+    assert calls() == ["five 0 1 new", "five 0 1 resume"]
+
+
+def test_a_seed_that_is_behind_goes_on_alone(tmp_path, calls, order):
+    """Seed 0 finished, seed 1 has a checkpoint, and a third seed is new: no two can share a process."""
+    plan = make_plan(FIVE, 2, "cartpole", {**TINY, "train.frames": 120}, tmp_path, together=True)
+    order({"five 1": "cut off"})
+    assert stub(plan) == 1
+    order({})
+    assert stub(make_plan(FIVE, 3, "cartpole", {**TINY, "train.frames": 120}, tmp_path, together=True)) == 0
+    assert calls() == ["five 0 1 new", "five 1 resume", "five 2 new"]
+
+
+def test_seeds_without_a_common_checkpoint_go_on_one_at_a_time(tmp_path, calls, order):
+    plan = make_plan(FIVE, 2, "cartpole", {**TINY, "train.frames": 120}, tmp_path, together=True)
+    order({"five 0": "cut off", "five 1": "cut off"})
+    assert stub(plan) == 1
+    order({"five 0": "refuse", "five 1": "refuse"})
+    assert stub(plan) == 1
+    assert calls()[1:] == ["five 0 1 resume", "five 0 resume", "five 0 new", "five 1 resume", "five 1 new"]

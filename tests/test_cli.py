@@ -70,8 +70,8 @@ def test_an_interrupt_is_no_traceback(capsys):
 
 
 def train(arguments: list[str]) -> None:
-    config, run, _ = training_request(arguments)
-    loop.train(config) if run is None else loop.resume(run)
+    request = training_request(arguments)
+    loop.resume_seeds(request.runs) if request.runs else loop.train_seeds(request.config, request.seeds)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,8 @@ def train(arguments: list[str]) -> None:
         (["--env.task", "import:counting:fiv"], "import:counting:fiv: fiv in module counting does not exist; did you mean"),
         (["--device", "tpu"], "--device tpu: JAX finds no such device here"),
         (["--resume", "no/such/run"], "no/such/run is not a run: it has no config.yaml"),
+        (["--seeds", "none"], "--seeds none: a number of agents was expected, at least 1"),
+        (["--seed", str(2**31 - 1), "--seeds", "2"], f"--seeds 2: seed={2**31}: input should be less than 2147483648"),
         (["--seed", str(2**31)], f"preset cartpole: seed='{2**31}': input should be less than 2147483648"),
     ],
 )
@@ -98,8 +100,8 @@ def test_training_refuses_in_one_line_and_leaves_no_run(arguments, message, caps
 
 
 def test_resume_asks_for_nothing_else():
-    assert training_request(["--resume", "a/run"]) == Request(Config(), run=Path("a/run"))
-    assert training_request(["--resume=a/b=c"]) == Request(Config(), run=Path("a/b=c"))
+    assert training_request(["--resume", "a/run"]) == Request(Config(), runs=(Path("a/run"),))
+    assert training_request(["--resume=a/b=c"]) == Request(Config(), runs=(Path("a/b=c"),))
 
 
 @pytest.mark.parametrize(

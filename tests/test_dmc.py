@@ -17,7 +17,7 @@ import dm_env
 from dm_env import specs
 
 from dreamer_jax.config import ConfigError, EnvConfig, load_config
-from dreamer_jax.envs import EnvError, dmc, gl, make_env, make_vector_env
+from dreamer_jax.envs import EnvError, dmc, env_seeds, gl, make_env, make_vector_env
 from dreamer_jax.envs.dmc import DmcEnv
 from dreamer_jax.spaces import ActionSpec, ObsSpec
 
@@ -241,7 +241,7 @@ def test_without_a_seed_episodes_differ(make):
 def test_processes_give_the_same_stream():
     streams = []
     for processes in (False, True):
-        env = make_vector_env(EnvConfig(task="dmc:reacher_easy", action_repeat=2, processes=processes), 2, 0)
+        env = make_vector_env(EnvConfig(task="dmc:reacher_easy", action_repeat=2, processes=processes), env_seeds(0, 2))
         action = np.full((2, 2), 0.3, np.float32)
         steps = [env.reset(), *(env.step(action) for _ in range(3))]
         env.close()
@@ -323,7 +323,7 @@ def test_frames_for_videos(make):
 
 @pytest.mark.usefixtures("drawing")
 def test_images_come_from_processes():
-    env = make_vector_env(EnvConfig(task="dmc:cartpole_swingup", obs="pixels", image_size=16, processes=True), 1, 0)
+    env = make_vector_env(EnvConfig(task="dmc:cartpole_swingup", obs="pixels", image_size=16, processes=True), env_seeds(0, 1))
     assert env.reset().obs["image"].std() > 5
     env.close()
 

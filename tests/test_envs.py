@@ -124,7 +124,7 @@ def config(function: str, **options: Any) -> EnvConfig:
 
 def stream(env_config: EnvConfig, steps: int, num_envs: int = 2, seed: int = 0) -> list[Any]:
     """The first records under choice 0."""
-    env = make_vector_env(env_config, num_envs, seed)
+    env = make_vector_env(env_config, env_seeds(seed, num_envs))
     try:
         action = np.tile(np.float32([1, 0, 0]), (num_envs, 1))
         return [env.reset(), *(env.step(action) for _ in range(steps))]
@@ -164,7 +164,7 @@ def test_an_end_at_the_time_limit_is_terminal():
 
 
 def test_reset_starts_again():
-    env = make_vector_env(config("terminating"), 1, 0)
+    env = make_vector_env(config("terminating"), env_seeds(0, 1))
     action = np.float32([[1, 0, 0]])
     assert env.reset().is_first.all()
     for _ in range(3):
@@ -175,7 +175,7 @@ def test_reset_starts_again():
 
 
 def test_dtypes_shapes_and_specs():
-    env = make_vector_env(config("terminating"), 3, 0)
+    env = make_vector_env(config("terminating"), env_seeds(0, 3))
     step = env.reset()
     assert env.obs_specs == {"observation": ObsSpec("vector", (2,))}
     assert env.action_spec == ActionSpec(discrete=True, size=3)
@@ -193,7 +193,7 @@ def test_success_is_nan_where_it_is_not_reported():
 
 @pytest.mark.parametrize("processes", [False, True])
 def test_records_are_safe_to_keep(processes):
-    env = make_vector_env(config("terminating", processes=processes), 1, 0)
+    env = make_vector_env(config("terminating", processes=processes), env_seeds(0, 1))
     first = env.reset()
     kept = first.obs["observation"].copy()
     second = env.step(np.float32([[1, 0, 0]]))
@@ -225,7 +225,7 @@ def test_seeds_reproduce_and_differ():
 
 
 def test_only_the_first_reset_is_seeded():
-    env = make_vector_env(config("terminating"), 1, 0)
+    env = make_vector_env(config("terminating"), env_seeds(0, 1))
     assert env.reset().obs["observation"][0, 1] != env.reset().obs["observation"][0, 1]
 
 
@@ -320,7 +320,7 @@ def test_unusable_action_spaces_are_refused(space, message):
 
 
 def test_wrong_actions_are_refused():
-    env = make_vector_env(config("terminating"), 2, 0)
+    env = make_vector_env(config("terminating"), env_seeds(0, 2))
     env.reset()
     with pytest.raises(EnvError, match=r"shape \[3\]; \[2, 3\] was expected"):
         env.step(np.zeros(3, np.float32))
@@ -373,7 +373,7 @@ def test_nested_dicts_are_flattened():
 
 def test_all_kinds_pass_through_processes():
     for processes in (False, True):
-        env = make_vector_env(config("all_kinds", processes=processes), 2, 0)
+        env = make_vector_env(config("all_kinds", processes=processes), env_seeds(0, 2))
         step = env.reset()
         for key, spec in env.obs_specs.items():
             assert (step.obs[key].shape, step.obs[key].dtype) == ((2, *spec.shape), spec.dtype)

@@ -18,6 +18,12 @@ from dreamer_jax.train_step import init_agent
 LENGTH = 5
 
 
+def only(tree):
+    """Without the axis of seeds, of which there is one."""
+    chex.assert_tree_shape_prefix(tree, (1,))
+    return jax.tree.map(lambda x: x[0], tree)
+
+
 @pytest.fixture(scope="module", params=[jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 def learner(request):
     """A learner over a replay of 20 records of random observations and latents."""
@@ -25,7 +31,7 @@ def learner(request):
     replay = helpers.CONFIG.replay.model_copy(update={"batch_size": 2, "batch_length": LENGTH, "context": 1})
     config = helpers.CONFIG.model_copy(update={"replay": replay})
     memory = Replay(nets.obs_specs, nets.action_spec, rssm.latent_spec(nets), 40, 1, LENGTH, False, seed=0)
-    learner = Learner(nets, config, jax.jit(partial(init_agent, nets, config))(jax.random.key(0)), memory)
+    learner = Learner(nets, config, [jax.jit(partial(init_agent, nets, config))(jax.random.key(0))], [memory])
     rng, none = np.random.default_rng(0), np.zeros(1, bool)
     for i in range(20):
         obs = jax.tree.map(np.asarray, helpers.random_obs(i, (1,)))
@@ -41,14 +47,15 @@ def test_what_is_read_back_is_what_the_policy_computed(learner):
     nets, learner, _ = learner
     memory = Replay(nets.obs_specs, nets.action_spec, rssm.latent_spec(nets), 40, 1, LENGTH, False, seed=0)
     policy, carry = compile_policy(nets, helpers.CONFIG.behavior, deterministic=False), initial_carry(nets, 1)
+    acting = only(learner.acting)
     none, latents = np.zeros(1, bool), []
     for i in range(12):
         obs = jax.tree.map(np.asarray, helpers.random_obs(i, (1,)))
-        action, carry = policy(learner.acting, jax.random.key(0), i, carry, obs, np.array([i == 0]))
+        action, carry = policy(acting, jax.random.key(0), i, carry, obs, np.array([i == 0]))
         latents.append(jax.device_get(carry.latent))
         memory.add(obs, np.asarray(action), np.ones(1), none, none, none, **vars(learner.fetch_latent(carry.latent)))
     sequences = memory.sample(8)
-    start = learner._start(sequences)
+    start = only(learner._start([sequences]))
     chex.assert_type([start.deter, start.stoch], nets.dtype)
     for row, first in enumerate(sequences.first):
         context = latents[first - 1]
@@ -62,9 +69,9 @@ def test_an_update_trains_from_the_stored_latent_and_writes_the_new_ones_back(le
     before = memory.storage["latent/deter"].copy()
     learner.update(1)
     np.testing.assert_array_equal(memory.storage["latent/deter"], before)
-    sequences, stored = learner._latents
+    (sequences,), stored = learner._latents
     learner.update(1)
-    deter = np.asarray(stored.deter).view(memory.latent.deter_dtype)
+    deter = np.asarray(stored.deter[0]).view(memory.latent.deter_dtype)
     for row in range(2):
         records = np.arange(sequences.first[row], sequences.first[row] + LENGTH)
         held = memory.storage["latent/deter"][0, records]
@@ -78,8 +85,8 @@ def test_the_first_trained_latent_depends_on_the_stored_one(learner):
     """With context the first posterior changes when the stored latent does; the zero state would hide it."""
     nets, learner, memory = learner
     sequences = memory.sample(2)
-    start = learner._start(sequences)
-    world_model = learner.state.world_model.params
+    start = only(learner._start([sequences]))
+    world_model = only(learner.state).world_model.params
     batch = helpers.random_obs(0, (2,))
     embed = nets.encoder.apply({"params": world_model["encoder"]}, batch)
     action = sequences.prev_action[:, 0]

@@ -22,10 +22,10 @@ import pytest
 from counting import INTERRUPTED_AT, tiny_config
 
 from dreamer_jax import learner as learner_module
-from dreamer_jax import loop
+from dreamer_jax import loop, seed_run
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config, ConfigError, parse_config, read_yaml, write_yaml
-from dreamer_jax.envs import make_vector_env
+from dreamer_jax.envs import env_seeds, make_vector_env
 from dreamer_jax.metrics import read_metrics
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import CheckpointError
@@ -171,12 +171,12 @@ def test_the_seed_decides_everything(finished_run, tmp_path):
 def without_learning(monkeypatch):
     """Updates that only count themselves, and evaluations that are not played: for the accounting around them."""
 
-    def count(nets, config):
-        return lambda state, batch: (dataclasses.replace(state, step=state.step + 1), {"loss/total": jnp.float32(0)}, None)
+    def count(nets, config, seeds):
+        return lambda state, batch: (dataclasses.replace(state, step=state.step + 1), {"loss/total": jnp.zeros(seeds)}, None)
 
     result = dict.fromkeys(("return_mean", "return_std", "return_min", "return_max", "length_mean"), 0.0) | {"episodes": 1}
     monkeypatch.setattr(learner_module, "compile_train_step", count)
-    monkeypatch.setattr(loop, "evaluate", lambda policy, env, episodes, seed, first_seed: result)
+    monkeypatch.setattr(seed_run, "evaluate", lambda policy, env, episodes, seed, first_seed: result)
 
 
 @pytest.mark.parametrize(
@@ -273,10 +273,11 @@ def resumed(stopped, tmp_path_factory):
     started = SimpleNamespace()
 
     class Spy(loop.Learner):
-        def __init__(self, nets, config, state, replay):
+        def __init__(self, nets, config, states, replays):
+            (state,), (replay,) = states, replays
             started.state, started.replay = leaves(state), replay.read(0, replay.added)
             started.rng = replay.rng.bit_generator.state
-            super().__init__(nets, config, state, replay)
+            super().__init__(nets, config, states, replays)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
         patch.setattr(loop, "Learner", Spy)
@@ -352,7 +353,7 @@ def test_a_resumed_run_plays_new_episodes(resumed):
 
 
 def empty_replay(config: Config) -> Replay:
-    envs = make_vector_env(config.env, config.env.num_envs, seed=0)
+    envs = make_vector_env(config.env, env_seeds(0, config.env.num_envs))
     settings = config.replay
     sizes = (settings.capacity, envs.num_envs, settings.batch_length)
     return Replay(envs.obs_specs, envs.action_spec, None, *sizes, online=False, seed=0)
@@ -492,7 +493,7 @@ def test_acting_training_and_evaluation_draw_from_different_keys(tmp_path, monke
         step = compile_policy(*arguments, **options)
 
         def recorded(params, key, counter, *rest):
-            record("act", jax.random.fold_in(key, counter))
+            record("act", jax.random.fold_in(key[0], counter))
             return step(params, key, counter, *rest)
 
         return recorded
@@ -507,7 +508,7 @@ def test_acting_training_and_evaluation_draw_from_different_keys(tmp_path, monke
     class RecordingLearner(loop.Learner):
         def update(self, count):
             for i in range(count):
-                record("train", jax.random.fold_in(self.state.key, self.state.step + i))
+                record("train", jax.random.fold_in(self.state.key[0], self.state.step[0] + i))
             super().update(count)
 
     monkeypatch.setattr(loop, "compile_policy", recording_policy)

@@ -2,7 +2,7 @@
 
 STUB in the environment is JSON {"<task> <seed>": what to do}: "crash", "refuse", "kill", "cut off" (a checkpoint at half of
 the run, then the end) or "wait" (until a signal comes, then as "cut off"). Without a word a run goes to its end. Each call adds
-a line "<task> <seed> new|resume" to the file that CALLS names.
+a line "<task> <seed> [<seed> ...] new|resume" to the file that CALLS names. Of several seeds each does what it is told.
 
 A run of seed s has an episode every 10 frames that returns its end frame + s; its evaluation returns 100 + s and 50 + s.
 """
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from dreamer_jax.cli import run_command, training_request
+from dreamer_jax.config import Config
 from dreamer_jax.metrics import MetricsLog, truncate
 from dreamer_jax.runs import CheckpointError, create_run, describe_environment, open_run, write_json
 
@@ -23,18 +24,26 @@ stopped = []
 
 def main(arguments: list[str]) -> None:
     request = training_request(arguments)
-    config = open_run(request.run) if request.run else request.config
-    key = f"{config.env.task} {config.seed}"
+    configs = [open_run(run) for run in request.runs]
+    configs = configs or [request.config.model_copy(update={"seed": request.config.seed + i}) for i in range(request.seeds)]
+    seeds = " ".join(str(config.seed) for config in configs)
     with Path(os.environ["CALLS"]).open("a") as calls:
-        calls.write(f"{key} {'resume' if request.run else 'new'}\n")
+        calls.write(f"{configs[0].env.task} {seeds} {'resume' if request.runs else 'new'}\n")
+    for i, config in enumerate(configs):
+        train(config, request.runs[i] if request.runs else None)
+
+
+def train(config: Config, folder: Path | None) -> None:
+    """What becomes of one run; `folder` is None for a new one."""
+    key = f"{config.env.task} {config.seed}"
     order = json.loads(os.environ.get("STUB", "{}")).get(key)
     if order == "refuse":
-        raise CheckpointError("checkpoint 60 is damaged") if request.run else ValueError("refused")
+        raise CheckpointError("checkpoint 60 is damaged") if folder else ValueError("refused")
     print(f"training {key}")
     if order == "wait":
         signal.signal(signal.SIGINT, lambda number, frame: stopped.append(number))
         signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    run = request.run or create_run(config)
+    run = folder or create_run(config)
     if order == "crash":
         print("a warning", file=sys.stderr)
         raise RuntimeError("out of luck")
@@ -44,7 +53,7 @@ def main(arguments: list[str]) -> None:
     end = config.train.frames // 2 if order in ("cut off", "wait") else config.train.frames
     write_json(run / "environment.json", describe_environment("stub"))
     truncate(run, begin)
-    log = MetricsLog(run, config, resume=request.run is not None)
+    log = MetricsLog(run, config, resume=folder is not None)
     for frames in range(begin + 10, end + 1, 10):
         counters = {"frames": frames, "decisions": frames // 2, "updates": frames // 4, "wall_seconds": float(frames)}
         log.write({"kind": "episode", **counters, "return": float(frames + config.seed)})

@@ -2,7 +2,7 @@
 
 OUTPUT/results.json              protocol, environments, every run with its curve and scores, means over seeds
 OUTPUT/runs/<task>/<run>/        the run folders
-OUTPUT/logs/<task>-<seed>.log    what a run printed; its errors are beside it in .err
+OUTPUT/logs/<task>-<seed>.log    what a process printed; its errors are beside it in .err
 OUTPUT/set_aside/<task>/<run>/   runs that had no usable checkpoint and were started anew; they do not count
 """
 
@@ -71,25 +71,53 @@ class _Session:
         self.gather()
 
     def run(self) -> None:
-        """The runs of the plan, one after another, until the end or a signal."""
+        """The runs of the plan, one process after another, until the end or a signal."""
+        for begin in self._first_of_each_process():
+            for part in self._parts(begin):
+                if self.child.stopping:
+                    return
+                self._train_and_settle(part)
+
+    def _first_of_each_process(self) -> range:
+        """Positions in the plan at which a process starts."""
+        return range(len(self.plan.tasks) if self.plan.together else len(self.plan.configs))
+
+    def _parts(self, begin: int) -> list[list[int]]:
+        """Positions in the plan of the runs that one process trains, of those that are not finished yet.
+
+        Seeds go together when all of them are new, or all can be resumed; otherwise one after another.
+        """
         count = len(self.plan.configs)
-        for i in range(count):
-            run = read_runs(self.plan)[i]
-            if run.state == "finished" or self.child.stopping:
-                continue
-            log = self._log(run)
+        together = range(begin, count, len(self.plan.tasks)) if self.plan.together else [begin]
+        runs = read_runs(self.plan)
+        left = [i for i in together if runs[i].state != "finished"]
+        if len(left) == len(together) and len({runs[i].state for i in left}) == 1:
+            return [left]
+        return [[i] for i in left]
+
+    def _train_and_settle(self, part: list[int]) -> None:
+        """One process, from its start to the lines that say what came of its runs."""
+        count, runs = len(self.plan.configs), [read_runs(self.plan)[i] for i in part]
+        log = self._log(runs)
+        for i, run in zip(part, runs, strict=True):
             print(f"[{i + 1}/{count}] {run.state.removeprefix('to ')} {run.name} | log {log}", flush=True)
-            begin = time.monotonic()
-            status, last_line = self._train(run, log)
-            after = read_runs(self.plan)[i]
-            self.frames += max(0, after.frames - run.frames)
-            self._settle(after, status, last_line)
+        begin = time.monotonic()
+        status, last_line = self._train(runs, log)
+        if status == UNUSABLE_CHECKPOINT and len(part) > 1:
+            print(f"  {last_line}", flush=True)
+            for i in part:
+                self._train_and_settle([i])
+            return
+        for i, before in zip(part, runs, strict=True):
+            run = read_runs(self.plan)[i]
+            self.frames += max(0, run.frames - before.frames)
+            self._settle(run, status, last_line)
             record = next(row for row in self.gather()["runs"] if (row["task"], row["seed"]) == run.key)
             outcome = self.errors.get(run.name) or _scores(record)
             word = record["status"] if record["status"] in ("finished", "failed") else "stopped"
             print(
                 f"[{i + 1}/{count}] {word} {run.name} in {_clock(time.monotonic() - begin)} | {outcome} | "
-                f"elapsed {_clock(time.monotonic() - self.started)}, left {self._left(i + 1)}",
+                f"elapsed {_clock(time.monotonic() - self.started)}, left {self._left()}",
                 flush=True,
             )
 
@@ -99,19 +127,22 @@ class _Session:
         write_json(self.plan.output / "results.json", content)
         return content
 
-    def _train(self, run: Run, log: Path) -> tuple[int, str]:
-        """Resumes or starts a run -> exit status, last line of stderr."""
-        if run.state == "to resume":
-            status, last_line = self.child(["--resume", str(run.folder)], log)
-            if status != UNUSABLE_CHECKPOINT:
+    def _train(self, runs: Sequence[Run], log: Path) -> tuple[int, str]:
+        """Resumes or starts runs of one task -> exit status, last line of stderr."""
+        if runs[0].state == "to resume":
+            status, last_line = self.child(["--resume", *(str(run.folder) for run in runs)], log)
+            if status != UNUSABLE_CHECKPOINT or len(runs) > 1:
                 return status, last_line
             print(f"  {last_line}", flush=True)
-        if run.folder:
-            print(f"  no usable checkpoint: started anew, the old folder is now {self._set_aside(run.folder)}", flush=True)
+        for run in runs:
+            if run.folder:
+                aside = self._set_aside(run.folder)
+                print(f"  no usable checkpoint: started anew, the old folder is now {aside}", flush=True)
         overrides = [f"--{name}={value}" for name, value in self.plan.overrides.items()]
-        task, seed = run.key
-        own = [f"--preset={run.config.preset}", f"--env.task={task}", f"--seed={seed}", f"--runs={self.plan.output / 'runs'}"]
-        return self.child([*own, *overrides], log)
+        task, seed = runs[0].key
+        own = [f"--preset={runs[0].config.preset}", f"--env.task={task}", f"--seed={seed}"]
+        several = [f"--seeds={len(runs)}"] if len(runs) > 1 else []
+        return self.child([*own, *several, f"--runs={self.plan.output / 'runs'}", *overrides], log)
 
     def _settle(self, run: Run, status: int, last_line: str) -> None:
         """Notes a run that ended without its evaluation, unless it was asked to stop."""
@@ -127,14 +158,16 @@ class _Session:
         place.parent.mkdir(parents=True, exist_ok=True)
         return folder.rename(place)
 
-    def _log(self, run: Run) -> Path:
-        path = self.plan.output / "logs" / f"{run.config.env.task.replace(':', '_').replace('/', '_')}-{run.config.seed}.log"
+    def _log(self, runs: Sequence[Run]) -> Path:
+        task = runs[0].config.env.task.replace(":", "_").replace("/", "_")
+        path = self.plan.output / "logs" / f"{task}-{'-'.join(str(run.config.seed) for run in runs)}.log"
         path.parent.mkdir(exist_ok=True)
         return path
 
-    def _left(self, done: int) -> str:
-        """Time for the runs after the first `done`, at this session's speed."""
-        left = sum(run.config.train.frames - run.frames for run in read_runs(self.plan)[done : len(self.plan.configs)])
+    def _left(self) -> str:
+        """Time for the runs that are not finished and did not fail, at this session's speed."""
+        runs = [run for run in read_runs(self.plan)[: len(self.plan.configs)] if run.name not in self.errors]
+        left = sum(run.config.train.frames - run.frames for run in runs)
         if left and not self.frames:
             return "unknown"
         return f"about {_clock((time.monotonic() - self.started) / max(1, self.frames) * left)}"

@@ -42,6 +42,7 @@ class Plan:
 
     configs: one for each run, in the order of running: every task with seed 0, then every task with seed 1.
     overrides: dotted changes of the preset.
+    together: train a task's seeds side by side in one process, task after task.
     """
 
     suite: str
@@ -50,12 +51,13 @@ class Plan:
     output: Path
     overrides: Mapping[str, str]
     configs: tuple[Config, ...]
+    together: bool
 
     def command(self) -> str:
         """The command line that makes this plan."""
         preset, overrides = self.configs[0].preset, [f"--{name}={value}" for name, value in self.overrides.items()]
         own = ["--suite", self.suite, "--seeds", str(self.seeds), "--preset", preset, "--output", str(self.output)]
-        return shlex.join(["python", "scripts/benchmark.py", *own, *overrides])
+        return shlex.join(["python", "scripts/benchmark.py", *own, *["--together"] * self.together, *overrides])
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def suite_tasks(suite: str) -> tuple[str, ...]:
     return tasks
 
 
-def make_plan(suite: str, seeds: int, preset: str, overrides: Mapping[str, Any], output: Path) -> Plan:
+def make_plan(suite: str, seeds: int, preset: str, overrides: Mapping[str, Any], output: Path, together: bool = False) -> Plan:
     """Validates everything that can be known before the first run; each task's environment is made once.
 
     Args:
@@ -120,6 +122,7 @@ def make_plan(suite: str, seeds: int, preset: str, overrides: Mapping[str, Any],
       preset: name of the settings of all runs.
       overrides: dotted changes of the preset, such as {"train.frames": "100_000"}.
       output: the benchmark's folder; what it already holds counts.
+      together: train a task's seeds side by side in one process.
 
     Raises:
       ConfigError, EnvError: one line for the user.
@@ -140,7 +143,7 @@ def make_plan(suite: str, seeds: int, preset: str, overrides: Mapping[str, Any],
     for config in of_task:
         make_env(config.env).close()
     configs = tuple(config.model_copy(update={"seed": seed}) for seed in range(seeds) for config in of_task)
-    return Plan(suite, tasks, seeds, output, {name: str(value) for name, value in overrides.items()}, configs)
+    return Plan(suite, tasks, seeds, output, {name: str(value) for name, value in overrides.items()}, configs, together)
 
 
 def read_runs(plan: Plan) -> list[Run]:

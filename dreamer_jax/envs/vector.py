@@ -14,7 +14,7 @@ This is gymnasium's NEXT_STEP autoreset: the terminal observation o_3 is a recor
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -47,24 +47,29 @@ class Step:
     is_terminal: np.ndarray
     success: np.ndarray
 
+    def __getitem__(self, part: slice) -> "Step":
+        """The records of some of the environments."""
+        arrays = {name: value[part] for name, value in vars(self).items() if name != "obs"}
+        return Step({name: value[part] for name, value in self.obs.items()}, **arrays)
 
-def make_vector_env(config: EnvConfig, num_envs: int, seed: int) -> "VectorEnv":
-    """Makes `num_envs` environments, in processes of their own if `config.processes`.
+
+def make_vector_env(config: EnvConfig, seeds: Sequence[int]) -> "VectorEnv":
+    """Makes an environment for each seed (see `env_seeds`), in processes of their own if `config.processes`.
 
     Raises:
       EnvError: the environment cannot be made or used.
     """
     if not config.processes:
-        makers = [partial(make_env, config)] * num_envs
-        return VectorEnv(SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP), config.task, seed)
-    makers = [partial(_make_in_worker, config, os.getpid())] * num_envs
+        makers = [partial(make_env, config)] * len(seeds)
+        return VectorEnv(SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP), config.task, seeds)
+    makers = [partial(_make_in_worker, config, os.getpid())] * len(seeds)
     # Never plain fork: it copies the locks of JAX's threads in whatever state they are, and workers can hang.
     context = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     try:
         vector = _Workers(makers, shared_memory=True, copy=False, context=context, autoreset_mode=AutoresetMode.NEXT_STEP)
     except (EOFError, OSError) as error:
         raise _dead_process(config.task, error) from None
-    return VectorEnv(vector, config.task, seed)
+    return VectorEnv(vector, config.task, seeds)
 
 
 def env_seeds(seed: int, num_envs: int) -> list[int]:
@@ -84,11 +89,11 @@ class VectorEnv:
       num_envs: E.
     """
 
-    def __init__(self, vector: SyncVectorEnv | AsyncVectorEnv, name: str, seed: int):
+    def __init__(self, vector: SyncVectorEnv | AsyncVectorEnv, name: str, seeds: Sequence[int]):
         self.num_envs = vector.num_envs
         self._vector = vector
         self._name = name
-        self._seeds: list[int | None] | None = [*env_seeds(seed, vector.num_envs)]
+        self._seeds: list[int | None] | None = [*seeds]
         self._was_last = np.zeros(vector.num_envs, bool)
         self.obs_specs: ObsSpecs = vector.get_attr("obs_specs")[0]
         self.action_spec: ActionSpec = vector.get_attr("action_spec")[0]

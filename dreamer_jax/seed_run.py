@@ -1,0 +1,183 @@
+"""The run of one seed: its folder, counters, replay, log, checkpoints and evaluations. `loop.py` trains several at once."""
+
+import contextlib
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dreamer_jax.checkpoint import Checkpoints
+from dreamer_jax.config import Config
+from dreamer_jax.envs import Step
+from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, summary, write_episode
+from dreamer_jax.metrics import RETURN_WINDOW, MetricsLog, read_metrics, truncate
+from dreamer_jax.plots import draw_curves
+from dreamer_jax.replay import Replay
+from dreamer_jax.runs import describe_environment, write_json
+from dreamer_jax.types import ActingParams, AgentState
+
+
+@dataclass
+class Counters:
+    """What a run has done so far.
+
+    frames: simulator steps taken; decisions: actions taken = frames / action repeat; records: decisions + resets;
+    updates: gradient steps; policy_steps: calls of the policy; wall_seconds: time spent, earlier parts of the run included.
+    """
+
+    frames: int = 0
+    decisions: int = 0
+    records: int = 0
+    updates: int = 0
+    policy_steps: int = 0
+    wall_seconds: float = 0.0
+
+
+class Episodes:
+    """Returns and lengths of the episodes being played, and the returns of the last few that ended."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.total = np.zeros(num_envs)
+        self.length = np.zeros(num_envs, int)
+        self.recent: deque[float] = deque(maxlen=RETURN_WINDOW)
+
+    def track(self, step: Step) -> list[dict[str, float]]:
+        """Counts one step of every environment -> {"return", "length", "success"} of each episode that ended with it."""
+        self.total = np.where(step.is_first, 0.0, self.total + step.reward)
+        self.length = np.where(step.is_first, 0, self.length + 1)
+        ended = []
+        for i in np.flatnonzero(step.is_last):
+            row = {"return": float(self.total[i]), "length": int(self.length[i])}
+            if not np.isnan(step.success[i]):
+                row["success"] = float(step.success[i])
+            self.recent.append(row["return"])
+            ended.append(row)
+        return ended
+
+
+class SeedRun:
+    """One seed's run.
+
+    Args:
+      folder: the run folder, which exists.
+      resume_from: frames of the checkpoint that the run goes on from; None for a new one.
+      stack: closes log and checkpoints in the end.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        checkpoints: Checkpoints,
+        replay: Replay,
+        resume_from: int | None,
+        device: str,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self.config, self.folder, self.replay = config, folder, replay
+        self.counters = Counters()
+        self.episodes = Episodes(config.env.num_envs)
+        self.train_ratio: float | None = None  # where the count of updates stood at the checkpoint
+        self._checkpoints = checkpoints
+        self._resume_from = resume_from
+        if resume_from is not None:
+            self._restore(resume_from)
+        write_json(folder / "environment.json", describe_environment(device))
+        self._log = stack.enter_context(contextlib.closing(MetricsLog(folder, config, resume=resume_from is not None)))
+        self._started = time.monotonic() - self.counters.wall_seconds
+
+    @property
+    def active(self) -> bool:
+        """Whether there are frames left in the budget."""
+        return self.counters.frames < self.config.train.frames
+
+    def store(self, step: Step, prev_action: np.ndarray, latent: dict[str, np.ndarray]) -> None:
+        """Puts a record of every environment into the replay; `latent` is what the policy computed there."""
+        self.replay.add(step.obs, prev_action, step.reward, step.is_first, step.is_last, step.is_terminal, **latent)
+        self.counters.policy_steps += 1
+        self.counters.records += self.config.env.num_envs
+
+    def advance(self, step: Step) -> None:
+        """Counts what the environments answered to a decision, and logs the episodes that ended."""
+        decisions = int((~step.is_first).sum())  # a reset takes no decision
+        self.counters.decisions += decisions
+        self.counters.frames += decisions * self.config.env.action_repeat
+        for row in self.episodes.track(step):
+            self.write("episode", row)
+
+    def write(self, kind: str, row: dict[str, Any]) -> None:
+        """Adds a metrics row with the counters."""
+        self.counters.wall_seconds = time.monotonic() - self._started
+        counts = {key: value for key, value in asdict(self.counters).items() if key not in ("records", "policy_steps")}
+        self._log.write({"kind": kind, **counts, **row})
+
+    def evaluate(self, policy: Policy) -> tuple[float, str]:
+        """A short evaluation -> its mean return, by which the best checkpoint is known, and a line for the terminal."""
+        result = evaluate(policy, self.config.env, self.config.train.eval_episodes, self.config.seed, SELECTION_SEED)
+        self.write("eval", _row(result))
+        return result["return_mean"], f"frame {self.counters.frames}: evaluation {summary(result)}"
+
+    def save(self, agent: AgentState, train_ratio: float | None, score: float | None) -> None:
+        """Writes a checkpoint; `score` is an evaluation's mean return."""
+        self.counters.wall_seconds = time.monotonic() - self._started
+        host = {
+            "counters": asdict(self.counters),
+            "train_ratio": train_ratio,
+            "replay_end": self.replay.added,
+            "replay_queue": list(self.replay.queue),
+            "replay_rng": self.replay.rng.bit_generator.state,
+            "recent_returns": list(self.episodes.recent),
+        }
+        self._checkpoints.save(self.counters.frames, agent, host, self.replay, score)
+
+    def restore_agent(self, like: AgentState) -> AgentState:
+        """The agent of the checkpoint that the run goes on from."""
+        assert self._resume_from is not None
+        return self._checkpoints.restore_agent(self._resume_from, like)
+
+    def finish(self, policies: dict[bool, Policy], params: ActingParams) -> None:
+        """The evaluation of the agent at the end, on seeds that training never saw, with JSON, video and curves.
+
+        Args:
+          policies: the deterministic and the sampling one, by that.
+        """
+        config, counters = self.config, asdict(self.counters)
+        print(f"Evaluating the last agent over {config.train.final_episodes} fresh episodes ...", flush=True)
+        results = {}
+        for name, deterministic in (("deterministic", True), ("sampled", False)):
+            policy = policies[deterministic].with_params(params)
+            results[name] = evaluate(policy, config.env, config.train.final_episodes, config.seed, EVALUATION_SEED)
+        write_json(self.folder / "evaluation.json", {"task": config.env.task, "checkpoint": "last", **counters, **results})
+        rows = read_metrics(self.folder / "metrics.jsonl")
+        if not any(old["kind"] == "eval" and old["frames"] == self.counters.frames for old in rows):  # resumed when finished
+            self.write("eval", _row(results["deterministic"]))
+        self.draw()
+        for name, result in results.items():
+            print(f"  {name + ' policy:':22} {summary(result)}", flush=True)
+        if config.train.video:
+            policy = policies[True].with_params(params)
+            write_episode(policy, config.env, config.seed, self.folder / "videos" / f"{self.counters.frames}.mp4")
+        print(f"Run folder: {self.folder}", flush=True)
+
+    def draw(self) -> None:
+        """Draws the curves of everything logged so far."""
+        draw_curves(read_metrics(self.folder / "metrics.jsonl"), self.folder / "curves.png", self.config.env.task)
+
+    def _restore(self, frames: int) -> None:
+        """Puts back counters, train ratio and replay. Environments start new episodes."""
+        host = self._checkpoints.restore_host(frames)
+        self.counters = Counters(**host["counters"])
+        self.train_ratio = host["train_ratio"]
+        self._checkpoints.restore_replay(self.replay, host["replay_end"])
+        self.replay.queue.extend((env, first) for env, first in host["replay_queue"])
+        self.replay.rng.bit_generator.state = host["replay_rng"]
+        self.episodes.recent.extend(host["recent_returns"])
+        truncate(self.folder, frames)
+
+
+def _row(result: dict[str, Any]) -> dict[str, Any]:
+    """What the log keeps of an evaluation."""
+    return {key: result[key] for key in ("return_mean", "return_std", "length_mean", "episodes")}
