@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import resource
 import tempfile
 import time
@@ -22,13 +23,15 @@ from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import FILE_NAME, read_metrics
 from dreamer_jax.networks import Networks, apply, build_networks
 from dreamer_jax.policy import compile_policy, initial_carry
-from dreamer_jax.replay import Replay, Sequences
+from dreamer_jax.replay import Replay, Sequences, predict_bytes
 from dreamer_jax.runs import describe_environment
+from dreamer_jax.seeds import over_seeds
 from dreamer_jax.spaces import ObsSpec
 from dreamer_jax.train_step import compile_train_step, init_agent, train_step
 from dreamer_jax.types import AgentState, Batch
 
 POLICY_BATCHES = (1, 16)
+REPLAY_SIZES = (10_000, 100_000, 1_000_000)  # records held
 MATMUL_SIZE = 2048
 Timing = dict[str, float]
 
@@ -67,15 +70,11 @@ def measure(config: Config, calls: int) -> dict[str, Any]:
     state = jax.jit(partial(init_agent, nets, config))(jax.random.key(config.seed))
     learner = Learner(nets, config, [state], [replay])
     acting, batch = jax.tree.map(lambda x: x[0], (learner.acting, learner.sample()[1]))
-    step = _measure_step(nets, config, jax.tree.map(jnp.copy, state), batch, calls)
+    step = measure_step(nets, config, learner, calls)
     step["peak_bytes"] = _peak_bytes(device)
     parts = _measure_parts(nets, config, state, batch, calls)
     policy = {str(count): _measure_policy(nets, config, acting, count, calls) for count in POLICY_BATCHES}
-    rate = _matmul_rate(jnp.dtype(nets.dtype), calls)
-    step |= {
-        "matmul_flops_per_second": rate,
-        "fraction_of_matmul_rate": step["flops"] / step["median"] / rate,
-    }
+    step |= compare_with_matmul(step, matmul_rate(jnp.dtype(nets.dtype), calls))
     return {"step": step, "parts": parts, "policy": policy, "replay": replay_rates}
 
 
@@ -91,11 +90,17 @@ def timed(call: Callable[[], Any], calls: int) -> Timing:
     return {"median": float(np.median(seconds)), "min": min(seconds), "max": max(seconds), "calls": calls}
 
 
-def _measure_step(nets: Networks, config: Config, state: AgentState, batch: Batch, calls: int) -> dict[str, Any]:
-    """The update as training runs it: compiled once, the state donated."""
-    flops = count_flops(partial(train_step, nets, config), state, batch)
+def measure_step(nets: Networks, config: Config, learner: Learner, calls: int) -> dict[str, Any]:
+    """The update of all the learner's seeds as training runs it: compiled once, the state donated.
+
+    Returns:
+      seconds as from `timed`, compile_seconds, the operations of one update, and temp_bytes that it takes beside its arguments.
+    """
+    state, batch = jax.tree.map(jnp.copy, learner.state), learner.sample()[1]
+    seeds = state.step.shape[0]
+    flops = count_flops(over_seeds(partial(train_step, nets, config), seeds), state, batch)
     start = time.perf_counter()
-    step = compile_train_step(nets, config).lower(state, batch).compile()
+    step = compile_train_step(nets, config, seeds).lower(state, batch).compile()
     compile_seconds = time.perf_counter() - start
 
     def update() -> Any:
@@ -103,7 +108,18 @@ def _measure_step(nets: Networks, config: Config, state: AgentState, batch: Batc
         state, metrics, latents = step(state, batch)
         return state, metrics, latents
 
-    return {**timed(update, calls), "compile_seconds": compile_seconds, "flops": flops}
+    work = {"compile_seconds": compile_seconds, "flops": flops, "temp_bytes": _temp_bytes(step)}
+    return {**timed(update, calls), **work}
+
+
+def _temp_bytes(compiled: Any) -> int:
+    """Memory that a compiled program takes beside its arguments and results."""
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def compare_with_matmul(step: dict[str, Any], rate: float) -> dict[str, float]:
+    """A step's operations beside those that large matrix products do in the same time."""
+    return {"matmul_flops_per_second": rate, "fraction_of_matmul_rate": step["flops"] / step["median"] / rate}
 
 
 def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Batch, calls: int) -> dict[str, Timing]:
@@ -172,38 +188,64 @@ def _measure_policy(nets: Networks, config: Config, acting: Any, count: int, cal
     return timed(act, max(calls, 200))
 
 
-def _measure_replay(nets: Networks, config: Config, calls: int) -> tuple[Replay, dict[str, float]]:
-    """Fills a replay with random records and draws batches from it: rates of both, and of copying a batch's bytes."""
-    settings, envs = config.replay, config.env.num_envs
-    latent = rssm.latent_spec(nets) if settings.context else None
-    capacity = min(settings.capacity, envs * max(1000 // envs, 4 * (settings.batch_length + 2)))
-    replay = Replay(nets.obs_specs, nets.action_spec, latent, capacity, envs, settings.batch_length, False, config.seed)
-    rng, none = np.random.default_rng(0), np.zeros(envs, bool)
+def fill(replay: Replay, nets: Networks, steps: int) -> None:
+    """Adds `steps` equal records of random observations to every ring."""
+    rng, envs = np.random.default_rng(0), replay.num_envs
+    none = np.zeros(envs, bool)
     obs = {name: _random(rng, spec, (envs,)) for name, spec in nets.obs_specs.items()}
     action = rng.uniform(-1, 1, (envs, nets.action_spec.size)).astype(np.float32)
-    stored = {}
+    latent, stored = replay.latent, {}
     if latent:
         stored = {
             "deter": np.zeros((envs, latent.deter), latent.deter_dtype),
             "stoch": np.zeros((envs, latent.stoch), latent.stoch_dtype),
         }
-    seconds = []
-    for _ in range(capacity // envs):
-        start = time.perf_counter()
+    for _ in range(steps):
         replay.add(obs, action, np.zeros(envs), none, none, none, **stored)
-        seconds.append(time.perf_counter() - start)
-    add = float(np.median(seconds)) / envs
-    sampled = timed(lambda: replay.sample(settings.batch_size), max(calls, 50))
-    arrays = _arrays(replay.sample(settings.batch_size))
-    copied = timed(lambda: [array.copy() for array in arrays], max(calls, 50))
-    size = sum(array.nbytes for array in arrays)
-    return replay, {
-        "add_records_per_second": 1 / add,
-        "sample_sequences_per_second": settings.batch_size / sampled["median"],
-        "sample_bytes_per_second": size / sampled["median"],
-        "sample_time_over_copy_time": sampled["median"] / copied["median"],
-        "batch_bytes": size,
-    }
+
+
+def _measure_replay(nets: Networks, config: Config, calls: int) -> tuple[Replay, list[dict[str, float]]]:
+    """Fills a replay with random records, and measures it at each of `REPLAY_SIZES` that capacity and free memory allow.
+
+    Returns:
+      the replay, and for each size the rates of adding and sampling. Beside sampling stands a plain copy of as many records
+      that lie together, at random places of the replay: what the machine's memory allows.
+    """
+    settings, envs = config.replay, config.env.num_envs
+    latent = rssm.latent_spec(nets) if settings.context else None
+    record = predict_bytes(nets.obs_specs, nets.action_spec, latent, 1)
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 2**30
+    least = envs * 4 * (settings.batch_length + 2)
+    sizes = [size for size in REPLAY_SIZES if least <= size <= settings.capacity and size * record <= free] or [least]
+    replay = Replay(nets.obs_specs, nets.action_spec, latent, sizes[-1], envs, settings.batch_length, False, config.seed)
+    rng = np.random.default_rng(0)
+    rows = []
+    for size in sizes:
+        steps = size // envs - replay.added
+        start = time.perf_counter()
+        fill(replay, nets, steps)
+        seconds = time.perf_counter() - start
+        sampled = timed(lambda: replay.sample(settings.batch_size), max(calls, 50))
+        total = sum(array.nbytes for array in _arrays(replay.sample(settings.batch_size)))
+        places = [values for name, values in replay.storage.items() if not name.startswith("latent/")]
+        together = settings.batch_size * settings.batch_length // envs  # steps of all environments with as many records
+
+        def copy(places=places, steps=replay.added - together, together=together) -> list[np.ndarray]:
+            first = rng.integers(steps)
+            return [values[:, first : first + together].copy() for values in places]
+
+        copied = timed(copy, max(calls, 50))
+        rows.append(
+            {
+                "records": size,
+                "add_records_per_second": steps * envs / seconds,
+                "sample_sequences_per_second": settings.batch_size / sampled["median"],
+                "sample_bytes_per_second": total / sampled["median"],
+                "sample_time_over_copy_time": sampled["median"] / copied["median"],
+                "batch_bytes": total,
+            }
+        )
+    return replay, rows
 
 
 def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str, float]:
@@ -236,7 +278,7 @@ def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str,
 
 def table(result: dict[str, Any]) -> str:
     """The measurements as lines for a terminal."""
-    step, replay, loop = result["step"], result["replay"], result["loop"]
+    step, loop = result["step"], result["loop"]
     lines = [
         f"{'compiled step':24}{_milliseconds(step)}",
         *(f"{'  ' + name:24}{_milliseconds(timing)}" for name, timing in result["parts"].items()),
@@ -245,13 +287,19 @@ def table(result: dict[str, Any]) -> str:
         f"{'work of a step':24}{step['flops'] / 1e9:10.2f} GFLOP, {step['fraction_of_matmul_rate']:.0%} of the "
         f"{step['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s of large matrix products",
         *(f"{f'policy, {count} env':24}{_milliseconds(timing)}" for count, timing in result["policy"].items()),
-        f"{'replay, add':24}{replay['add_records_per_second']:10,.0f} records/s",
-        f"{'replay, sample':24}{replay['sample_sequences_per_second']:10,.0f} sequences/s = "
-        f"{replay['sample_bytes_per_second'] / 1e9:.2f} GB/s, {replay['sample_time_over_copy_time']:.2f} times a copy",
+        *(line for row in result["replay"] for line in _replay_lines(row)),
         f"{'whole loop':24}{loop['decisions_per_second']:10.1f} decisions/s, {loop['updates_per_second']:.2f} updates/s, "
         f"no update in {loop['share_without_update']:.0%} of the time",
     ]
     return "\n".join(lines)
+
+
+def _replay_lines(row: dict[str, float]) -> list[str]:
+    return [
+        f"{'replay of ' + format(row['records'], ',.0f'):24}{row['add_records_per_second']:10,.0f} records/s added",
+        f"{'  sample':24}{row['sample_sequences_per_second']:10,.0f} sequences/s = "
+        f"{row['sample_bytes_per_second'] / 1e9:.2f} GB/s, {row['sample_time_over_copy_time']:.2f} times a copy",
+    ]
 
 
 def _milliseconds(timing: Timing) -> str:
@@ -259,7 +307,7 @@ def _milliseconds(timing: Timing) -> str:
     return f"{timing['median'] * 1e3:10.2f} ms  ({low:.2f} to {high:.2f} in {timing['calls']} calls)"
 
 
-def _matmul_rate(dtype: Any, calls: int) -> float:
+def matmul_rate(dtype: Any, calls: int) -> float:
     """Operations per second of a large matrix product in this dtype: what the machine can do at best."""
     x = jnp.ones((MATMUL_SIZE, MATMUL_SIZE), dtype)
     product = jax.jit(jnp.matmul)

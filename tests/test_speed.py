@@ -32,7 +32,9 @@ def test_a_batch_has_the_bytes_of_its_arrays(result):
     """2 x 8 records: an observation of 2 floats, 3 of the action, the reward, 3 flags; 2 contexts of 16 floats and 2 indices;
     2 x 2 places in the ring.
     """
-    assert result["replay"]["batch_bytes"] == 16 * (4 * (2 + 3 + 1) + 3) + 2 * (4 * 16 + 2) + 2 * 2 * 8
+    (row,) = result["replay"]  # the capacity of 1,000 is below the first size
+    assert row["records"] == 4 * (8 + 2)
+    assert row["batch_bytes"] == 16 * (4 * (2 + 3 + 1) + 3) + 2 * (4 * 16 + 2) + 2 * 2 * 8
 
 
 def test_the_fraction_is_work_over_time_over_rate(result):

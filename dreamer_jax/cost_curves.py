@@ -1,0 +1,128 @@
+"""What an update costs: time and memory against batch size, sequence length, horizon, model size and number of seeds."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from dreamer_jax import rssm
+from dreamer_jax.config import Config, load_config
+from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
+from dreamer_jax.evaluation import read_specs
+from dreamer_jax.learner import Learner
+from dreamer_jax.networks import build_networks
+from dreamer_jax.replay import Replay
+from dreamer_jax.runs import describe_environment
+from dreamer_jax.speed import compare_with_matmul, fill, matmul_rate, measure_step
+from dreamer_jax.train_step import count_params, init_agent
+
+SEEDS = "seeds"
+AXES: dict[str, tuple[int | str, ...]] = {
+    "replay.batch_size": (4, 8, 16, 32),
+    "replay.batch_length": (16, 32, 64, 128),
+    "behavior.imagination_horizon": (5, 15, 30),
+    "model.size": ("1m", "12m", "25m"),
+    SEEDS: (1, 2, 4),
+}
+LABELS = dict(zip(AXES, ("batch size B", "sequence length T", "horizon H", "parameters [millions]", "seeds"), strict=True))
+
+
+def measure_curves(preset: str, overrides: Mapping[str, Any], calls: int, command: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Compiles and times the update at every point of `AXES`, one axis at a time, the others as the preset has them.
+
+    Yields:
+      what stands beside the measurements (command, settings, versions, device, rate of large matrix products), then a row for
+      each point: axis, value, parameters, and what `speed.measure_step` returns.
+    """
+    base = resolve_precision(load_config(preset, overrides))
+    device = select_device(base.device)
+    rate = matmul_rate(compute_dtype(base), calls)
+    yield {
+        "command": " ".join(["python", *command]),
+        **describe_environment(str(device.device_kind)),
+        "config": base.model_dump(by_alias=True),
+        "matmul_flops_per_second": rate,
+    }
+    measured: dict[str, dict[str, Any]] = {}  # the preset's own point lies on every axis
+    for axis, values in AXES.items():
+        for value in values:
+            seeds = int(value) if axis == SEEDS else 1
+            changes = {} if axis == SEEDS else {axis: str(value)}
+            config = resolve_precision(load_config(preset, {**overrides, **changes}))
+            key = f"{config} {seeds}"
+            if key not in measured:
+                measured[key] = _measure_point(config, seeds, calls)
+                measured[key] |= compare_with_matmul(measured[key], rate)
+            yield {"axis": axis, "value": value, **measured[key]}
+
+
+def _measure_point(config: Config, seeds: int, calls: int) -> dict[str, Any]:
+    """One update of `seeds` agents, fed from one replay of random records."""
+    nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config))
+    latent, length = rssm.latent_spec(nets) if config.replay.context else None, config.replay.batch_length
+    replay = Replay(nets.obs_specs, nets.action_spec, latent, 2 * length + 2, 1, length, False, config.seed)
+    fill(replay, nets, replay.length)
+    init = jax.jit(partial(init_agent, nets, config))
+    states = [init(jax.random.key(config.seed + i)) for i in range(seeds)]
+    learner = Learner(nets, config, states, [replay] * seeds)
+    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(learner.state) if jnp.issubdtype(leaf.dtype, jnp.number))
+    step = measure_step(nets, config, learner, calls)
+    return {"parameters": sum(count_params(nets).values()), "state_bytes": state_bytes, **step}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The measurements as a Markdown table."""
+    lines = [
+        "| axis | value | step, median (range) [ms] | temporaries [MiB] | state [MiB] | work [GFLOP] | of the matrix rate "
+        "| compile [s] |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        median, low, high = (1e3 * row[name] for name in ("median", "min", "max"))
+        cells = (
+            LABELS[row["axis"]].removesuffix(" [millions]"),
+            row["value"],
+            f"{median:,.0f} ({low:,.0f} to {high:,.0f})",
+            f"{row['temp_bytes'] / 2**20:,.0f}",
+            f"{row['state_bytes'] / 2**20:,.1f}",
+            f"{row['flops'] / 1e9:,.1f}",
+            f"{row['fraction_of_matmul_rate']:.0%}",
+            f"{row['compile_seconds']:.0f}",
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Draws time (median and range) and memory over each axis to a PNG, all scales logarithmic; grey lines are proportional."""
+    figure = Figure(figsize=(3.1 * len(AXES), 5.6), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(2, len(AXES), sharey="row")
+    for column, axis in enumerate(AXES):
+        of_axis = [row for row in rows if row["axis"] == axis]
+        size = axis == "model.size"
+        x = [row["parameters"] / 1e6 if size else row["value"] for row in of_axis]
+        time, memory = panels[:, column]
+        medians = [1e3 * row["median"] for row in of_axis]
+        spread = [[1e3 * abs(row[end] - row["median"]) for row in of_axis] for end in ("min", "max")]
+        time.errorbar(x, medians, yerr=spread, marker="o", capsize=3, color="#2166ac")
+        megabytes = [(row["temp_bytes"] + row["state_bytes"]) / 2**20 for row in of_axis]
+        memory.plot(x, megabytes, marker="o", color="#c0392b")
+        for axes, values in ((time, medians), (memory, megabytes)):
+            axes.plot(x, [values[0] * at / x[0] for at in x], color="0.75", linewidth=1, zorder=0)
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.xaxis.set_major_locator(FixedLocator(x))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xticks(x, [f"{at:.2g}" if size else str(at) for at in x])
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+        memory.set_xlabel(LABELS[axis])
+    panels[0, 0].set_ylabel("time of an update [ms]")
+    panels[1, 0].set_ylabel("temporaries and state [MiB]")
+    figure.savefig(path, dpi=120)

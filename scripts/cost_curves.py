@@ -1,0 +1,41 @@
+"""Measures what an update costs against batch size, sequence length, horizon, model size and number of seeds.
+
+`python scripts/cost_curves.py --preset NAME [--FIELD VALUE ...] [--calls N] --output FOLDER` writes numbers, table and figure.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dreamer_jax.cli import run_command, use_huge_pages
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--preset", required=True, help="settings of the point that lies on every axis")
+    parser.add_argument("--calls", type=int, default=5, help="timed calls of each point, after a warm-up [count]")
+    parser.add_argument("--output", type=Path, required=True, help="folder for numbers, table and figure")
+    options, rest = parser.parse_known_args(arguments)
+
+    from dreamer_jax import cost_curves
+    from dreamer_jax.config import parse_arguments
+    from dreamer_jax.runs import write_json
+
+    command = ["scripts/cost_curves.py", *arguments]
+    curves, rows = cost_curves.measure_curves(options.preset, parse_arguments(rest), options.calls, command), []
+    about = next(curves)
+    for row in curves:
+        rows.append(row)
+        print(cost_curves.table([row]).splitlines()[-1], flush=True)
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_json(options.output / "cost_curves.json", {**about, "rows": rows})
+    (options.output / "cost_curves.md").write_text(cost_curves.table(rows) + "\n")
+    cost_curves.draw(rows, options.output / "cost_curves.png", f"{options.preset} on {about['device']}")
+    print(f"wrote {options.output / 'cost_curves.json'}, .md and .png")
+
+
+if __name__ == "__main__":
+    use_huge_pages()
+    run_command(main, sys.argv[1:])

@@ -1,0 +1,47 @@
+"""Cost curves of a tiny agent: every point is measured once, and the figures that can be worked out are right."""
+
+import imageio.v3 as iio
+import pytest
+from counting import TINY
+
+from dreamer_jax import cost_curves
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def curves(quick_compilation):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(cost_curves, "AXES", {"replay.batch_size": (2, 4), cost_curves.SEEDS: (1, 2)})
+    try:
+        overrides = {**TINY, "env.task": "import:counting:five"}
+        about, *rows = cost_curves.measure_curves("cartpole", overrides, 2, ["scripts/cost_curves.py"])
+    finally:
+        patch.undo()
+    return about, rows
+
+
+def test_every_point_of_every_axis_is_measured(curves):
+    about, rows = curves
+    assert [(row["axis"], row["value"]) for row in rows] == [
+        ("replay.batch_size", 2),
+        ("replay.batch_size", 4),
+        ("seeds", 1),
+        ("seeds", 2),
+    ]
+    assert about["config"]["replay"]["batch_size"] == 2
+    assert rows[0]["median"] == rows[2]["median"]  # the preset's own point: measured once
+
+
+def test_twice_the_batch_or_the_seeds_is_twice_the_work(curves):
+    base, batch, _, seeds = (row["flops"] for row in curves[1])
+    assert seeds == 2 * base
+    assert batch == 2 * base
+    assert curves[1][3]["state_bytes"] == 2 * curves[1][0]["state_bytes"]
+
+
+def test_table_and_figure(curves, tmp_path, monkeypatch):
+    monkeypatch.setattr(cost_curves, "AXES", {"replay.batch_size": (), "seeds": ()})
+    assert len(cost_curves.table(curves[1]).splitlines()) == 2 + 4
+    cost_curves.draw(curves[1], tmp_path / "curves.png", "tiny")
+    assert iio.imread(tmp_path / "curves.png").std() > 5
