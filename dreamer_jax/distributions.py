@@ -3,6 +3,8 @@
 Every random draw of the agent goes through `sample`, so that a test can replace it by the mode.
 """
 
+from typing import NamedTuple
+
 import distrax
 import jax
 import jax.numpy as jnp
@@ -19,23 +21,49 @@ def symexp(x: jax.Array) -> jax.Array:
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
 
 
-def sample(key: jax.Array, dist: distrax.Distribution) -> jax.Array:
+def sample(key: jax.Array, dist: "distrax.Distribution | OneHot") -> jax.Array:
     """Draws once from `dist`; the only place where the agent draws."""
     return dist.sample(seed=key)
 
 
+@jax.custom_jvp
 def straight_through(value: jax.Array, probs: jax.Array) -> jax.Array:
-    """The one-hot `value` forwards, the gradient of `probs` backwards (V2 algorithm 1)."""
-    return jax.lax.stop_gradient(value - probs) + probs
+    """The one-hot `value` forwards, the gradient of `probs` backwards (V2 algorithm 1).
+
+    The usual value + probs - stop_gradient(probs), without rounding, and without `probs` where nobody asks for a gradient.
+    """
+    del probs
+    return value
+
+
+@straight_through.defjvp
+def _straight_through_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    return primals[0], tangents[1]
+
+
+def unimix_probs(logits: jax.Array, unimix: float) -> jax.Array:
+    """Probabilities f32[.., K] of a categorical with a share `unimix` of the uniform mixed in (V3)."""
+    return (1 - unimix) * softmax(logits.astype(jnp.float32)) + unimix / logits.shape[-1]
 
 
 def unimix_logits(logits: jax.Array, unimix: float) -> jax.Array:
-    """Log-probabilities f32[.., K] of a categorical with a share `unimix` of the uniform mixed in (V3)."""
-    logits = logits.astype(jnp.float32)
-    if unimix == 0:
-        return log_softmax(logits)
-    probs = (1 - unimix) * softmax(logits) + unimix / logits.shape[-1]
-    return jnp.log(probs)
+    """The logarithm of `unimix_probs`."""
+    return jnp.log(unimix_probs(logits, unimix)) if unimix else log_softmax(logits.astype(jnp.float32))
+
+
+class OneHot(NamedTuple):
+    """A one-hot categorical from probabilities f32[.., K]: what latents are drawn from, many at every imagined step."""
+
+    probs: jax.Array
+
+    def sample(self, *, seed: jax.Array) -> jax.Array:
+        """Draws f32[.., K] as the first of K exponential clocks: the law of Gumbel-max with a third of its logarithms."""
+        clocks = jax.random.exponential(seed, self.probs.shape)
+        return one_hot((self.probs / clocks).argmax(-1), self.probs.shape[-1])
+
+    def mode(self) -> jax.Array:
+        """The likeliest f32[.., K]."""
+        return one_hot(self.probs.argmax(-1), self.probs.shape[-1])
 
 
 def one_hot_categorical(logits: jax.Array) -> distrax.OneHotCategorical:

@@ -144,9 +144,9 @@ def kl_loss(posterior: LatentDist, prior: LatentDist, unimix: float) -> tuple[ja
 
 def _draw_stoch(nets: Networks, key: jax.Array, logits: jax.Array) -> jax.Array:
     """Straight-through one-hot sample [.., S, K] in the compute dtype."""
-    log_probs = distributions.unimix_logits(logits, nets.rssm.config.unimix)
-    value = distributions.sample(key, distributions.one_hot_categorical(log_probs))
-    return distributions.straight_through(value, jnp.exp(log_probs)).astype(nets.dtype)
+    probs = distributions.unimix_probs(logits, nets.rssm.config.unimix)
+    value = distributions.sample(key, distributions.OneHot(probs))
+    return distributions.straight_through(value, probs).astype(nets.dtype)
 
 
 def _mask(x: jax.Array, is_first: jax.Array) -> jax.Array:

@@ -152,6 +152,18 @@ def test_no_unimix_is_the_plain_softmax():
     chex.assert_trees_all_close(distributions.unimix_logits(logits, 0.0), jax.nn.log_softmax(logits))
 
 
+def test_one_hot_draws_have_their_probabilities():
+    """20,000 draws: within five standard deviations, and no category of probability 0."""
+    probs, count = np.array([0.5, 0.0, 0.05, 0.45], np.float32), 20_000
+    dist = distributions.OneHot(jnp.broadcast_to(probs, (count, 4)))
+    draws = np.asarray(dist.sample(seed=jax.random.key(0)))
+    np.testing.assert_array_equal(np.unique(draws), [0, 1])
+    np.testing.assert_array_equal(draws.sum(-1), 1)
+    assert np.abs(draws.mean(0) - probs).max() < 5 * 0.5 / np.sqrt(count)
+    assert draws[:, 1].sum() == 0
+    np.testing.assert_array_equal(dist.mode()[0], [1, 0, 0, 0])
+
+
 class StraightThrough(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(((3,), 0), ((50, 4), 1), ((10, 5, 16), 2))
