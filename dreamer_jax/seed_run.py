@@ -145,11 +145,12 @@ class SeedRun:
           policies: the deterministic and the sampling one, by that.
         """
         config, counters = self.config, asdict(self.counters)
-        print(f"Evaluating the last agent over {config.train.final_episodes} fresh episodes ...", flush=True)
+        episodes = config.train.final_episodes
+        print(f"Evaluating the last agent of seed {config.seed} over {episodes} fresh episodes ...", flush=True)
         results = {}
         for name, deterministic in (("deterministic", True), ("sampled", False)):
             policy = policies[deterministic].with_params(params)
-            results[name] = evaluate(policy, config.env, config.train.final_episodes, config.seed, EVALUATION_SEED)
+            results[name] = evaluate(policy, config.env, episodes, config.seed, EVALUATION_SEED)
         write_json(self.folder / "evaluation.json", {"task": config.env.task, "checkpoint": "last", **counters, **results})
         rows = read_metrics(self.folder / "metrics.jsonl")
         if not any(old["kind"] == "eval" and old["frames"] == self.counters.frames for old in rows):  # resumed when finished

@@ -54,8 +54,8 @@ def test_a_preset_changes_only_what_it_names():
 
 def test_options_override_the_preset_in_both_spellings():
     options = ["--seed", "3", "--env.task=gym:Acrobot-v1", "--optimizer.learning_rate", "1e-3", "--loss.continue=0.5"]
-    config, run, _ = training_request([*options, "--train.video", "false"])
-    assert run is None
+    config, seeds, runs, _ = training_request([*options, "--train.video", "false"])
+    assert (seeds, runs) == (1, ())
     assert (config.seed, config.env.task, config.optimizer.learning_rate) == (3, "gym:Acrobot-v1", 1e-3)
     assert (config.loss.continue_, config.train.video) == (0.5, False)
     assert config.model == load_config("cartpole").model
@@ -98,8 +98,8 @@ def test_the_preset_may_stand_anywhere():
         (["--replay.capacity", "300"], ["replay.min_items=256 can never be reached", "237 start positions"]),
         (["--env.num_envs", "1024", "--replay.capacity", "65000"], ["over 1024 environments holds 63 steps each"]),
         (["--seed", "x", "--model.units", "0"], ["seed='x'", "(and 1 more)"]),
-        (["--resume", "run", "--seed", "1"], ["--resume RUN takes no other option"]),
-        (["--seed", "1", "--resume"], ["--resume RUN takes no other option"]),
+        (["--resume", "run", "--seed", "1"], ["--resume RUN [RUN ...] takes no other option"]),
+        (["--seed", "1", "--resume"], ["--resume RUN [RUN ...] takes no other option"]),
     ],
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else None,
 )
