@@ -46,7 +46,7 @@ def ten_episodes(folder, evaluation):
 def test_summary_and_table(tmp_path):
     summary = summarise(read_run(ten_episodes(tmp_path / "run", 480.0)), 475)
     assert summary["solved_at"] == 1000
-    assert (summary["seed"], summary["action_repeat"], summary["train_ratio"], summary["obs"]) == (3, 1, 128, "state")
+    assert (summary["seed"], summary["action_repeat"], summary["train_ratio"], summary["obs"]) == (3, 1, 128, None)
     assert summary["git_commit"] == "0123456789abcdef"
     assert "returns" not in summary["deterministic"]
     head, _, line = markdown_table([summary]).splitlines()

@@ -113,7 +113,7 @@ def summarise(run: Run, threshold: float | None = None) -> dict[str, Any]:
     solved = {} if threshold is None else {"threshold": threshold, "solved_at": solved_at(run.rows, threshold)}
     return {
         "task": config.env.task,
-        "obs": config.env.obs,
+        "obs": config.env.obs if config.env.task.startswith("dmc:") else None,  # an option of dm_control alone
         "preset": config.preset,
         "seed": config.seed,
         "finished": run.finished,
