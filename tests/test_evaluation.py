@@ -110,11 +110,10 @@ def test_a_call_is_pure(sampled):
 
 def test_is_first_forgets(policy):
     """After is_first the state does not depend on what came before; without it, it does."""
-    first, second, other, _ = observations(4)
-    fresh = policy.initial(3, seed=0)
-    first_step = np.ones(3, bool)
-    _, one = policy(first, fresh, first_step)
-    _, two = policy(other, fresh, first_step)
+    first, second, *_ = observations(4)
+    _, one = policy(first, policy.initial(3, seed=0), np.ones(3, bool))
+    latent = one.policy.latent
+    two = one.replace(policy=one.policy.replace(latent=latent.replace(deter=latent.deter + 0.5)))
     for forgets in (True, False):
         ends = [policy(second, carry, np.full(3, forgets))[1].policy.latent.deter for carry in (one, two)]
         assert np.array_equal(*ends) == forgets
