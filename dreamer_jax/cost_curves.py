@@ -16,6 +16,7 @@ from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.evaluation import read_specs
 from dreamer_jax.learner import Learner
 from dreamer_jax.networks import build_networks
+from dreamer_jax.plots import BLUE, RED
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import describe_environment
 from dreamer_jax.speed import compare_with_matmul, fill, matmul_rate, measure_step
@@ -110,9 +111,9 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         time, memory = panels[:, column]
         medians = [1e3 * row["median"] for row in of_axis]
         spread = [[1e3 * abs(row[end] - row["median"]) for row in of_axis] for end in ("min", "max")]
-        time.errorbar(x, medians, yerr=spread, marker="o", capsize=3, color="#2166ac")
+        time.errorbar(x, medians, yerr=spread, marker="o", capsize=3, color=BLUE)
         megabytes = [(row["temp_bytes"] + row["state_bytes"]) / 2**20 for row in of_axis]
-        memory.plot(x, megabytes, marker="o", color="#c0392b")
+        memory.plot(x, megabytes, marker="o", color=RED)
         for axes, values in ((time, medians), (memory, megabytes)):
             axes.plot(x, [values[0] * at / x[0] for at in x], color="0.75", linewidth=1, zorder=0)
             axes.set_xscale("log")

@@ -268,8 +268,8 @@ class _Training:
 
     @property
     def _lead(self) -> SeedRun:
-        """A run whose records, updates and policy steps are those of all active ones."""
-        return self.runs[self.active[0] if self.active else 0]
+        """A run whose records, updates and policy steps are those of all with frames left: resumed ones may have none."""
+        return next((run for run in self.runs if run.active), self.runs[self.active[0] if self.active else 0])
 
     @property
     def _frames(self) -> int:
@@ -291,7 +291,7 @@ class _Training:
     def _retire(self) -> None:
         """Saves the runs that have used up their frames, and keeps their agents as they are now."""
         done = [i for i in self.active if not self.runs[i].active]
-        if done and self._lead.counters.policy_steps:
+        if done:
             self._log_train()
         for i in done:
             self._save(i)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import helpers
 import jax
@@ -123,6 +124,12 @@ def test_the_newest_checkpoints_of_one_moment_are_taken(tmp_path):
     shutil.rmtree(runs[1] / "checkpoints" / "30")
     unfinished = config.model_copy(update={"train": config.train.model_copy(update={"frames": 40})})
     assert loop._checkpoints_to_resume([unfinished] * 2, runs) == [20, 20]
+
+
+def test_the_train_ratio_goes_on_from_a_run_with_frames_left():
+    """Of resumed runs the first may be finished: its counters are of an earlier moment, and would have to be caught up on."""
+    runs = [SimpleNamespace(active=False), SimpleNamespace(active=True)]
+    assert loop._Training._lead.fget(SimpleNamespace(runs=runs, active=[0, 1])) is runs[1]
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path):
