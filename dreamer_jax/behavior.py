@@ -1,6 +1,7 @@
 """Actor and critic: returns, their normaliser, and the losses on imagined and replayed states (V3)."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import distrax
@@ -173,8 +174,8 @@ def imagine_from_posterior(
     params, actor_params, states = stop((params, actor_params, states))
     start = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), states)  # [N, ...]
 
-    def act(action_key, state):
-        outputs = apply(nets.actor, actor_params, rssm.features(state))
+    def act(action_key, features):
+        outputs = apply(nets.actor, actor_params, features)
         return distributions.sample(action_key, policy_distribution(outputs, config))
 
     return rssm.imagine(nets, params, act, key, start, config.imagination_horizon)
@@ -189,28 +190,38 @@ def evaluate_trajectory(
     slow_params: Params,
     trajectory: Trajectory,
 ) -> ActorCriticInputs:
-    """Runs all heads once over the imagined states [H+1, N]. Only actor and critic parameters keep their gradient."""
-    features = stop(rssm.features(trajectory.states))  # [H+1, N, F]
+    """Runs every head over the imagined states; only actor and critic parameters keep their gradient."""
+    features, last = stop((trajectory.features, rssm.features(trajectory.last)))
     params, slow_params = stop((params, slow_params))
 
-    def head(module, head_params, features):
-        """{name: [.., size]}, computed over one axis of rows: weight gradients over two axes are slow on a CPU."""
+    def head(module: Any, head_params: Params) -> dict[str, jax.Array]:
+        """{name: [H, N, size]} at states 0..H-1, over one axis of rows: weight gradients over two are slow on a CPU."""
         outputs = apply(module, head_params, features.reshape((-1, features.shape[-1])))
         return jax.tree.map(lambda x: x.reshape((*features.shape[:-1], x.shape[-1])), outputs)
 
-    reward = head(nets.reward, params["reward"], features)["logits"]
-    continue_ = head(nets.continue_, params["continue"], features)["logit"][..., 0]
-    # The last state only bootstraps. Left out here, not sliced off later: the gradient of a slice would be padded with zeros.
-    value_logits = head(nets.critic, critic_params, features[:-1])["logits"]
-    last_value_logits = head(nets.critic, stop(critic_params), features[-1:])["logits"]
-    slow_logits = head(nets.critic, slow_params, features[:-1])["logits"]
-    value = [distributions.two_hot_mean(logits) for logits in (stop(value_logits), last_value_logits)]
+    def prediction(module: Any, head_params: Params, mean: Callable, outputs: dict[str, jax.Array] | None = None) -> jax.Array:
+        """f32[H+1, N] at all states, without gradient. The last state is apart: to add it to the others would copy them."""
+        head_params = stop(head_params)
+        first, final = stop(outputs) or head(module, head_params), apply(module, head_params, last)
+        return jnp.concatenate([mean(first), mean(final)[None]])
+
+    value = head(nets.critic, critic_params)
     return ActorCriticInputs(
-        policy=policy_distribution(head(nets.actor, actor_params, features[:-1]), config),
+        policy=policy_distribution(head(nets.actor, actor_params), config),
         action=trajectory.action,
-        reward=distributions.two_hot_mean(reward),
-        continue_=jax.nn.sigmoid(continue_.astype(jnp.float32)),
-        value=jnp.concatenate(value),
-        value_logits=value_logits,
-        slow_value=distributions.two_hot_mean(slow_logits),
+        reward=prediction(nets.reward, params["reward"], two_hot_value),
+        continue_=prediction(nets.continue_, params["continue"], continue_probability),
+        value=prediction(nets.critic, critic_params, two_hot_value, value),
+        value_logits=value["logits"],
+        slow_value=two_hot_value(head(nets.critic, slow_params)),
     )
+
+
+def two_hot_value(outputs: dict[str, jax.Array]) -> jax.Array:
+    """Expected value f32[..] of the reward head or the critic."""
+    return distributions.two_hot_mean(outputs["logits"])
+
+
+def continue_probability(outputs: dict[str, jax.Array]) -> jax.Array:
+    """Probability f32[..] of the continue head; the discount is in it."""
+    return jax.nn.sigmoid(outputs["logit"][..., 0].astype(jnp.float32))

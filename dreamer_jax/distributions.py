@@ -57,9 +57,11 @@ class OneHot(NamedTuple):
     probs: jax.Array
 
     def sample(self, *, seed: jax.Array) -> jax.Array:
-        """Draws f32[.., K] as the first of K exponential clocks: the law of Gumbel-max with a third of its logarithms."""
-        clocks = jax.random.exponential(seed, self.probs.shape)
-        return one_hot((self.probs / clocks).argmax(-1), self.probs.shape[-1])
+        """Draws f32[.., K]: the class in whose share of [0, 1) a uniform number falls, one number where Gumbel-max takes K."""
+        uniform = jax.random.uniform(seed, (*self.probs.shape[:-1], 1))
+        # The last class takes what rounding leaves of the interval.
+        index = (self.probs.cumsum(-1)[..., :-1] <= uniform).sum(-1)
+        return one_hot(index, self.probs.shape[-1])
 
     def mode(self) -> jax.Array:
         """The likeliest f32[.., K]."""

@@ -110,23 +110,23 @@ def imagine(nets: Networks, params: Params, policy, key: jax.Array, start: Laten
     """Rolls the prior forward under a policy.
 
     Args:
-      policy: (key, state [N]) -> action f[N, A]; behavior.py makes it from the actor.
+      policy: (key, features [N, F]) -> action f[N, A]; behavior.py makes it from the actor.
       start: LatentState[N], index 0 of the trajectory.
       horizon: steps H.
 
     Returns:
-      states [H+1, N] and the actions [H, N, A] taken in the first H of them.
+      features of the states 0..H-1, the actions taken in them, and state H.
     """
 
     def step(state, step_key):
         action_key, state_key = jax.random.split(step_key)
-        action = policy(action_key, state)
+        seen = features(state)
+        action = policy(action_key, seen)
         new, _ = imagine_step(nets, params, state_key, state, action)
-        return new, (new, action)
+        return new, (seen, action)
 
-    _, (states, action) = jax.lax.scan(step, start, jax.random.split(key, horizon))
-    states = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest], 0), start, states)
-    return Trajectory(states, action)
+    last, (seen, action) = jax.lax.scan(step, start, jax.random.split(key, horizon))
+    return Trajectory(seen, action, last)
 
 
 def kl_loss(posterior: LatentDist, prior: LatentDist, unimix: float) -> tuple[jax.Array, jax.Array]:

@@ -58,10 +58,11 @@ class Batch:
 
 @struct.dataclass
 class Trajectory:
-    """Imagined states LatentState[H+1, N], action f32[H, N, A] taken in states 0..H-1."""
+    """Imagined steps: features f[H, N, F] of the states 0..H-1, action f32[H, N, A] taken in them, last LatentState[N] = state H."""
 
-    states: LatentState
+    features: jax.Array
     action: jax.Array
+    last: LatentState
 
 
 @struct.dataclass
