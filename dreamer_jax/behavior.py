@@ -1,6 +1,5 @@
 """Actor and critic: returns, their normaliser, and the losses on imagined and replayed states (V3)."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from dreamer_jax import distributions, rssm
 from dreamer_jax.config import BehaviorConfig
 from dreamer_jax.networks import Networks, apply
+from dreamer_jax.steps import map_steps, mean_over_steps
 from dreamer_jax.types import LatentState, Metrics, Params, ReturnNorm, Trajectory
 
 stop = jax.lax.stop_gradient
@@ -65,26 +65,26 @@ def policy_distribution(outputs: dict[str, jax.Array], config: BehaviorConfig) -
     return distributions.bounded_normal(outputs["mean"], outputs["std"], config.min_std, config.max_std)
 
 
-class ActorCriticInputs(NamedTuple):
-    """What the losses on imagined states read, over states 0..H of N trajectories.
+class Predictions(NamedTuple):
+    """What the heads say about imagined states 0..H, without gradient: f32[H+1, N] each. The discount is inside continue_."""
 
-    policy: distribution over [H, N, A] at states 0..H-1; action f32[H, N, A]; reward, continue_, value f32[H+1, N] predicted at
-    each state, without gradient; value_logits f[H, N, bins] and slow_value f32[H, N] at states 0..H-1.
-    """
-
-    policy: distrax.Distribution
-    action: jax.Array
     reward: jax.Array
     continue_: jax.Array
     value: jax.Array
-    value_logits: jax.Array
     slow_value: jax.Array
 
 
-def actor_critic_losses(
-    inputs: ActorCriticInputs, norm: ReturnNorm, config: BehaviorConfig
-) -> tuple[dict[str, jax.Array], jax.Array, ReturnNorm, Metrics]:
-    """REINFORCE actor loss and two-hot critic loss (V3 eq. 6 to 8).
+class Targets(NamedTuple):
+    """What actor and critic learn at imagined states 0..H-1: f32[H, N] each."""
+
+    returns: jax.Array
+    slow_value: jax.Array
+    advantage: jax.Array
+    weight: jax.Array
+
+
+def imagined_targets(predictions: Predictions, norm: ReturnNorm, config: BehaviorConfig) -> tuple[Targets, ReturnNorm, Metrics]:
+    """Returns, scaled advantages and weights (V3 eq. 6 to 8).
 
         index      0      1      2    ...    H
         state     s_0    s_1    s_2   ...   s_H
@@ -93,29 +93,14 @@ def actor_critic_losses(
         weight   c_0   c_0 c_1    ...              product of continues up to and including index k
 
     Returns:
-      {"policy", "value": f32[H, N]}, the returns f32[H, N], the updated normaliser, metrics.
+      the targets, the updated normaliser, metrics.
     """
-    chex.assert_equal_shape([inputs.reward, inputs.continue_, inputs.value])
-    chex.assert_equal_shape_prefix([inputs.reward[1:], inputs.value_logits, inputs.slow_value], 2)
-    reward, continue_, value, slow_value = map(stop, (inputs.reward, inputs.continue_, inputs.value, inputs.slow_value))
-
+    reward, continue_, value, slow_value = stop(predictions)
     returns = lambda_return(reward[1:], value, continue_[1:], config.lam)
     # The start's own continue counts, so terminal starts weigh nothing. The discount is inside continue_ already.
     weights = jnp.cumprod(continue_, 0)  # [H+1, N]
-    weight = weights[:-1]
     norm, scale = update_return_norm(norm, returns, config)
     advantage = (returns - value[:-1]) / scale
-
-    entropy = inputs.policy.entropy()
-    log_prob = inputs.policy.log_prob(stop(inputs.action))
-    losses = {
-        "policy": -weight * (log_prob * advantage + config.entropy * entropy),
-        "value": weight
-        * (
-            distributions.two_hot_loss(inputs.value_logits, returns)
-            + config.slow_weight * distributions.two_hot_loss(inputs.value_logits, slow_value)
-        ),
-    }
     metrics = {
         "imagined_reward": reward.mean(),
         "imagined_continue": continue_.mean(),
@@ -125,14 +110,28 @@ def actor_critic_losses(
         "advantage": advantage.mean(),
         "advantage_magnitude": jnp.abs(advantage).mean(),
         "return_scale": scale,
-        "policy_entropy": entropy.mean(),
     }
-    return losses, returns, norm, metrics
+    return Targets(returns, slow_value[:-1], advantage, weights[:-1]), norm, metrics
+
+
+def policy_loss(
+    policy: distrax.Distribution, action: jax.Array, targets: Targets, config: BehaviorConfig
+) -> tuple[jax.Array, jax.Array]:
+    """REINFORCE with an entropy bonus (V3 eq. 6): policy over actions [.., A], action f32[.., A] -> loss, entropy f32[..]."""
+    entropy = policy.entropy()
+    log_prob = policy.log_prob(stop(action))
+    return -targets.weight * (log_prob * targets.advantage + config.entropy * entropy), entropy
+
+
+def value_loss(logits: jax.Array, targets: Targets, config: BehaviorConfig) -> jax.Array:
+    """Two-hot loss of the critic's logits f[.., bins] towards the return and the slow critic (V3 eq. 8) -> f32[..]."""
+    loss = distributions.two_hot_loss(logits, targets.returns)
+    return targets.weight * (loss + config.slow_weight * distributions.two_hot_loss(logits, targets.slow_value))
 
 
 def replay_value_loss(
     value_logits: jax.Array,
-    slow_logits: jax.Array,
+    slow_value: jax.Array,
     reward: jax.Array,
     is_last: jax.Array,
     is_terminal: jax.Array,
@@ -146,7 +145,7 @@ def replay_value_loss(
         loss      l_0    l_1   ...   (T-1)      none where is_last_t: the next state belongs to another episode
 
     Args:
-      value_logits, slow_logits: f[B, T, bins]; the former keeps its gradient, into the world model too.
+      value_logits: f[B, T, bins], which keep their gradient, into the world model too; slow_value: f32[B, T].
       reward: f32[B, T] from the replay; is_last, is_terminal: bool[B, T].
       bootstrap: f32[B, T], the imagined return from each state.
 
@@ -161,9 +160,8 @@ def replay_value_loss(
         discount=(1 - terminal.T[1:]) * config.discount,
         lam=(1 - last.T[1:]) * config.lam,
     ).T  # [B, T-1]
-    slow_value = distributions.two_hot_mean(stop(slow_logits))
     loss = distributions.two_hot_loss(value_logits[:, :-1], returns)
-    loss += config.slow_weight * distributions.two_hot_loss(value_logits[:, :-1], slow_value[:, :-1])
+    loss += config.slow_weight * distributions.two_hot_loss(value_logits[:, :-1], stop(slow_value)[:, :-1])
     return (1 - last[:, :-1]) * loss, returns
 
 
@@ -181,47 +179,45 @@ def imagine_from_posterior(
     return rssm.imagine(nets, params, act, key, start, config.imagination_horizon)
 
 
-def evaluate_trajectory(
+def predict(nets: Networks, params: Params, critic_params: Params, slow_params: Params, trajectory: Trajectory) -> Predictions:
+    """Reward, continue and both critics at every imagined state."""
+    params, critic_params, slow_params, trajectory = stop((params, critic_params, slow_params, trajectory))
+
+    def heads(features: jax.Array) -> Predictions:
+        def two_hot_mean(module: Any, head_params: Params) -> jax.Array:
+            return distributions.two_hot_mean(apply(module, head_params, features)["logits"])
+
+        continue_logit = apply(nets.continue_, params["continue"], features)["logit"][..., 0]
+        return Predictions(
+            reward=two_hot_mean(nets.reward, params["reward"]),
+            continue_=jax.nn.sigmoid(continue_logit.astype(jnp.float32)),
+            value=two_hot_mean(nets.critic, critic_params),
+            slow_value=two_hot_mean(nets.critic, slow_params),
+        )
+
+    first, last = map_steps(heads, trajectory.features), heads(rssm.features(trajectory.last))
+    return jax.tree.map(lambda first, last: jnp.concatenate([first, last[None]]), first, last)
+
+
+def actor_critic_losses(
     nets: Networks,
     config: BehaviorConfig,
-    params: Params,
     actor_params: Params,
     critic_params: Params,
-    slow_params: Params,
     trajectory: Trajectory,
-) -> ActorCriticInputs:
-    """Runs every head over the imagined states; only actor and critic parameters keep their gradient."""
-    features, last = stop((trajectory.features, rssm.features(trajectory.last)))
-    params, slow_params = stop((params, slow_params))
+    targets: Targets,
+) -> tuple[dict[str, jax.Array], Metrics]:
+    """Mean losses {"policy", "value": f32[]} over the imagined states 0..H-1, and the policy's entropy.
 
-    def head(module: Any, head_params: Params) -> dict[str, jax.Array]:
-        """{name: [H, N, size]} at states 0..H-1, over one axis of rows: weight gradients over two are slow on a CPU."""
-        outputs = apply(module, head_params, features.reshape((-1, features.shape[-1])))
-        return jax.tree.map(lambda x: x.reshape((*features.shape[:-1], x.shape[-1])), outputs)
+    Their gradients reach the actor's and the critic's parameters, and nothing else.
+    """
 
-    def prediction(module: Any, head_params: Params, mean: Callable, outputs: dict[str, jax.Array] | None = None) -> jax.Array:
-        """f32[H+1, N] at all states, without gradient. The last state is apart: to add it to the others would copy them."""
-        head_params = stop(head_params)
-        first, final = stop(outputs) or head(module, head_params), apply(module, head_params, last)
-        return jnp.concatenate([mean(first), mean(final)[None]])
+    def of_rows(params: dict[str, Params], rows: tuple) -> tuple[dict[str, jax.Array], Metrics]:
+        features, action, targets = rows
+        policy = policy_distribution(apply(nets.actor, params["policy"], features), config)
+        loss, entropy = policy_loss(policy, action, targets, config)
+        values = value_loss(apply(nets.critic, params["value"], features)["logits"], targets, config)
+        return {"policy": loss.mean(), "value": values.mean()}, {"policy_entropy": entropy.mean()}
 
-    value = head(nets.critic, critic_params)
-    return ActorCriticInputs(
-        policy=policy_distribution(head(nets.actor, actor_params), config),
-        action=trajectory.action,
-        reward=prediction(nets.reward, params["reward"], two_hot_value),
-        continue_=prediction(nets.continue_, params["continue"], continue_probability),
-        value=prediction(nets.critic, critic_params, two_hot_value, value),
-        value_logits=value["logits"],
-        slow_value=two_hot_value(head(nets.critic, slow_params)),
-    )
-
-
-def two_hot_value(outputs: dict[str, jax.Array]) -> jax.Array:
-    """Expected value f32[..] of the reward head or the critic."""
-    return distributions.two_hot_mean(outputs["logits"])
-
-
-def continue_probability(outputs: dict[str, jax.Array]) -> jax.Array:
-    """Probability f32[..] of the continue head; the discount is in it."""
-    return jax.nn.sigmoid(outputs["logit"][..., 0].astype(jnp.float32))
+    steps = stop((trajectory.features, trajectory.action, targets))
+    return mean_over_steps(of_rows, {"policy": actor_params, "value": critic_params}, steps)

@@ -115,7 +115,8 @@ def two_hot(target: jax.Array, count: int) -> jax.Array:
     """
     bins = two_hot_bins(count)
     target = jnp.clip(target.astype(jnp.float32), bins[0], bins[-1])
-    below = jnp.clip(jnp.searchsorted(bins, target, side="right") - 1, 0, count - 1)
+    # Every bin is compared: a search would be a loop over all targets, slower and longer to compile.
+    below = jnp.clip((bins <= target[..., None]).sum(-1) - 1, 0, count - 1)
     above = jnp.minimum(below + 1, count - 1)
     width = jnp.where(above == below, 1.0, bins[above] - bins[below])
     upper = (target - bins[below]) / width

@@ -8,19 +8,24 @@ from dreamer_jax.config import OptimizerConfig
 
 
 def clip_by_tensor_norm(ratio: float, min_norm: float) -> optax.GradientTransformation:
-    """AGC over whole tensors: g / max(1, |g| / (ratio * max(min_norm, |parameter|))), biases and scales too.
+    """AGC over whole tensors: g * min(1, ratio * max(min_norm, |parameter|) / |g|), biases and scales too.
 
     (`optax.adaptive_grad_clip` clips by unit, which is another algorithm.)
     """
 
     def update(updates, state, params=None):
         def clip(gradient, parameter):
-            limit = ratio * jnp.maximum(min_norm, jnp.linalg.norm(parameter.ravel()))
-            return gradient / jnp.maximum(1.0, jnp.linalg.norm(gradient.ravel()) / limit)
+            limit = ratio * jnp.maximum(min_norm, tensor_norm(parameter))
+            return gradient * jnp.minimum(1.0, limit / tensor_norm(gradient))
 
         return jax.tree.map(clip, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def tensor_norm(x: jax.Array) -> jax.Array:
+    """Euclidean norm f32[] of all elements."""
+    return jnp.sqrt(jnp.vdot(x, x, precision="highest"))
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

@@ -118,14 +118,14 @@ def imagine(nets: Networks, params: Params, policy, key: jax.Array, start: Laten
       features of the states 0..H-1, the actions taken in them, and state H.
     """
 
-    def step(state, step_key):
-        action_key, state_key = jax.random.split(step_key)
+    def step(state, step_keys):
+        action_key, state_key = step_keys
         seen = features(state)
         action = policy(action_key, seen)
         new, _ = imagine_step(nets, params, state_key, state, action)
         return new, (seen, action)
 
-    last, (seen, action) = jax.lax.scan(step, start, jax.random.split(key, horizon))
+    last, (seen, action) = jax.lax.scan(step, start, jax.random.split(key, (horizon, 2)))
     return Trajectory(seen, action, last)
 
 

@@ -152,9 +152,10 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
         return behavior.imagine_from_posterior(nets, config.behavior, model, actor, key, states)
 
     def actor_critic(actor, critic, model, slow_critic, return_norm, trajectory):
-        inputs = behavior.evaluate_trajectory(nets, config.behavior, model, actor, critic, slow_critic, trajectory)
-        losses, *_ = behavior.actor_critic_losses(inputs, return_norm, config.behavior)
-        return sum(loss.mean() for loss in losses.values())
+        predictions = behavior.predict(nets, model, critic, slow_critic, trajectory)
+        targets, *_ = behavior.imagined_targets(predictions, return_norm, config.behavior)
+        losses, _ = behavior.actor_critic_losses(nets, config.behavior, actor, critic, trajectory, targets)
+        return sum(losses.values())
 
     def optimise(state, grads):
         return [part.apply_gradients(grads=grad) for part, grad in zip((state.world_model, state.actor, state.critic), grads)]

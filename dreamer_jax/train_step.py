@@ -83,23 +83,27 @@ def total_loss(
     losses, states, metrics = world_model_loss(nets, config, world_model, observe_key, batch)
 
     trajectory = behavior.imagine_from_posterior(nets, config.behavior, world_model, actor, imagine_key, states)
-    inputs = behavior.evaluate_trajectory(nets, config.behavior, world_model, actor, critic, slow_critic, trajectory)
-    imagined_losses, returns, return_norm, imagined_metrics = behavior.actor_critic_losses(inputs, return_norm, config.behavior)
+    predictions = behavior.predict(nets, world_model, critic, slow_critic, trajectory)
+    targets, return_norm, imagined_metrics = behavior.imagined_targets(predictions, return_norm, config.behavior)
+    imagined_losses, policy_metrics = behavior.actor_critic_losses(nets, config.behavior, actor, critic, trajectory, targets)
     losses |= imagined_losses
 
-    features = rssm.features(states)
+    def of_starts(imagined: jax.Array) -> jax.Array:
+        """f32[B, T] of the imagination's first states, which are the posterior states."""
+        return imagined[0].reshape(batch.reward.shape)
+
     losses["replay_value"], _ = behavior.replay_value_loss(
-        apply(nets.critic, critic, features)["logits"],
-        apply(nets.critic, slow_critic, jax.lax.stop_gradient(features))["logits"],
+        apply(nets.critic, critic, rssm.features(states))["logits"],
+        of_starts(predictions.slow_value),
         batch.reward,
         batch.is_last,
         batch.is_terminal,
-        bootstrap=returns[0].reshape(batch.reward.shape),
+        bootstrap=of_starts(targets.returns),
         config=config.behavior,
     )
 
     total = sum((loss_weight(config, name) * loss.mean() for name, loss in losses.items()), jnp.float32(0))
-    metrics |= imagined_metrics
+    metrics |= imagined_metrics | policy_metrics
     return total, (losses, jax.lax.stop_gradient(states), return_norm, metrics)
 
 

@@ -58,7 +58,7 @@ class Batch:
 
 @struct.dataclass
 class Trajectory:
-    """Imagined steps: features f[H, N, F] of the states 0..H-1, action f32[H, N, A] taken in them, last LatentState[N] = state H."""
+    """Imagined steps: features f[H, N, F] of states 0..H-1, action f32[H, N, A] taken in them, and state H: last LatentState[N]."""
 
     features: jax.Array
     action: jax.Array

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
-from dreamer_jax import behavior, distributions
-from dreamer_jax.behavior import ActorCriticInputs, lambda_return, replay_value_loss
+from dreamer_jax import behavior, distributions, rssm
+from dreamer_jax.behavior import Predictions, Targets, lambda_return, replay_value_loss
 from dreamer_jax.config import BehaviorConfig
 from dreamer_jax.types import ReturnNorm
 
@@ -88,20 +88,20 @@ def test_lam_0_at_a_step_cuts_there():
 
 
 def _replay(seed: int, batch: int = 2, length: int = 6, bins: int = 21):
-    """Random logits, rewards, no flags, and bootstrap values of a replayed batch."""
+    """Random logits, slow values, rewards, no flags, and bootstrap values of a replayed batch."""
     rng = np.random.default_rng(seed)
-    draw = [rng.normal(size=shape) for shape in [(batch, length, bins)] * 2 + [(batch, length)] * 2]
-    value_logits, slow_logits, reward, bootstrap = (jnp.asarray(x, jnp.float32) for x in draw)
+    draw = [rng.normal(size=shape) for shape in [(batch, length, bins)] + [(batch, length)] * 3]
+    value_logits, slow_value, reward, bootstrap = (jnp.asarray(x, jnp.float32) for x in draw)
     flags = np.zeros((batch, length), bool)
-    return value_logits, slow_logits, reward, flags, flags.copy(), bootstrap
+    return value_logits, slow_value, reward, flags, flags.copy(), bootstrap
 
 
 def test_replay_returns_bootstrap_at_a_time_limit_and_not_at_a_termination():
     """Before a cut the return is r + discount * bootstrap; before a termination it is r alone; both end there."""
-    value_logits, slow_logits, reward, is_last, is_terminal, bootstrap = _replay(0)
+    value_logits, slow_value, reward, is_last, is_terminal, bootstrap = _replay(0)
     is_last[:, 3] = True
     is_terminal[1, 3] = True
-    _, returns = replay_value_loss(value_logits, slow_logits, reward, is_last, is_terminal, bootstrap, CONFIG)
+    _, returns = replay_value_loss(value_logits, slow_value, reward, is_last, is_terminal, bootstrap, CONFIG)
     gamma = 1 - 1 / 333
     chex.assert_trees_all_close(returns[0, 2], reward[0, 3] + gamma * bootstrap[0, 3], atol=1e-6)
     chex.assert_trees_all_close(returns[1, 2], reward[1, 3], atol=1e-6)
@@ -114,11 +114,10 @@ def test_replay_returns_bootstrap_at_a_time_limit_and_not_at_a_termination():
 def test_replay_value_loss_equals_a_loop(seed):
     """Returns and losses are those of a loop over rows and steps; a last step has no loss, the final index neither."""
     rng = np.random.default_rng(seed)
-    value_logits, slow_logits, reward, is_last, is_terminal, bootstrap = _replay(seed)
+    value_logits, slow_value, reward, is_last, is_terminal, bootstrap = _replay(seed)
     is_last[:] = rng.random(is_last.shape) < 0.4
     is_terminal[:] = is_last & (rng.random(is_last.shape) < 0.5)
-    loss, returns = replay_value_loss(value_logits, slow_logits, reward, is_last, is_terminal, bootstrap, CONFIG)
-    slow = distributions.two_hot_mean(slow_logits)
+    loss, returns = replay_value_loss(value_logits, slow_value, reward, is_last, is_terminal, bootstrap, CONFIG)
     batch, length = reward.shape
     chex.assert_shape((loss, returns), (batch, length - 1))
     for b in range(batch):
@@ -129,19 +128,19 @@ def test_replay_value_loss_equals_a_loop(seed):
             lam = 0.0 if is_last[b, t + 1] else 0.95
             following = reward[b, t + 1] + discount * ((1 - lam) * bootstrap[b, t + 1] + lam * following)
             chex.assert_trees_all_close(returns[b, t], following, atol=1e-5)
-            terms = [distributions.two_hot_loss(value_logits[b, t], target) for target in (following, slow[b, t])]
+            terms = [distributions.two_hot_loss(value_logits[b, t], target) for target in (following, slow_value[b, t])]
             chex.assert_trees_all_close(loss[b, t], 0.0 if is_last[b, t] else sum(terms), atol=1e-4)
 
 
 def test_replay_value_loss_reaches_the_value_logits_only():
     """Neither the slow critic nor the bootstrap gets a gradient, nor does the value at a last step."""
-    *logits, reward, is_last, is_terminal, bootstrap = _replay(3)
+    value_logits, slow_value, reward, is_last, is_terminal, bootstrap = _replay(3)
     is_last[0, 1] = True
 
-    def loss(value_logits, slow_logits, bootstrap):
-        return replay_value_loss(value_logits, slow_logits, reward, is_last, is_terminal, bootstrap, CONFIG)[0].sum()
+    def loss(value_logits, slow_value, bootstrap):
+        return replay_value_loss(value_logits, slow_value, reward, is_last, is_terminal, bootstrap, CONFIG)[0].sum()
 
-    to_value, to_slow, to_bootstrap = jax.grad(loss, argnums=(0, 1, 2))(*logits, bootstrap)
+    to_value, to_slow, to_bootstrap = jax.grad(loss, argnums=(0, 1, 2))(value_logits, slow_value, bootstrap)
     assert not to_slow.any()
     assert not to_bootstrap.any()
     used = np.asarray(to_value != 0).any(-1)
@@ -168,33 +167,31 @@ def test_return_norm(shape, spread):
 
 
 def _imagined(seed: int, horizon: int = 3, rows: int = 4, actions: int = 3, bins: int = 21):
-    """Random inputs of the imagined losses with a discrete policy; trajectory 0 starts at a termination."""
+    """Random predictions, policy logits, actions and critic logits [H, N, ...]; trajectory 0 starts at a termination."""
     rng = np.random.default_rng(seed)
-    logits = rng.normal(size=(horizon, rows, actions)).astype(np.float32)
-    continue_ = rng.uniform(0.5, 1, (horizon + 1, rows)).astype(np.float32)
+    continue_ = rng.uniform(0.5, 1, (horizon + 1, rows))
     continue_[0, 0] = 0
-    value, slow = rng.normal(size=(2, horizon + 1, rows, bins)).astype(np.float32)
-    return logits, ActorCriticInputs(
-        policy=distributions.one_hot_categorical(jnp.asarray(logits)),
-        action=jnp.asarray(np.eye(actions)[rng.integers(actions, size=(horizon, rows))], jnp.float32),
-        reward=jnp.asarray(rng.normal(0, 5, (horizon + 1, rows)), jnp.float32),
-        continue_=jnp.asarray(continue_),
-        value=distributions.two_hot_mean(jnp.asarray(value)),
-        value_logits=jnp.asarray(value[:-1]),
-        slow_value=distributions.two_hot_mean(jnp.asarray(slow[:-1])),
-    )
+    reward, value, slow_value = rng.normal(0, 5, (3, horizon + 1, rows))
+    predictions = Predictions(*(jnp.asarray(x, jnp.float32) for x in (reward, continue_, value, slow_value)))
+    logits = rng.normal(size=(horizon, rows, actions)).astype(np.float32)
+    action = np.eye(actions, dtype=np.float32)[rng.integers(actions, size=(horizon, rows))]
+    return predictions, logits, action, rng.normal(size=(horizon, rows, bins)).astype(np.float32)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_actor_critic_losses_equal_a_loop(seed):
     """REINFORCE with the scaled advantage and the entropy, and both critic terms, weighted by the product of continues."""
-    logits, inputs = _imagined(seed)
+    predictions, logits, action, value_logits = _imagined(seed)
     norm = ReturnNorm(jnp.float32(-200.0), jnp.float32(300.0))
-    losses, returns, new_norm, _ = behavior.actor_critic_losses(inputs, norm, CONFIG)
+    targets, new_norm, _ = behavior.imagined_targets(predictions, norm, CONFIG)
+    policy = distributions.one_hot_categorical(jnp.asarray(logits))
+    policy_loss, policy_entropy = behavior.policy_loss(policy, action, targets, CONFIG)
+    value_loss = behavior.value_loss(value_logits, targets, CONFIG)
 
-    value, slow = np.asarray(inputs.value), np.asarray(inputs.slow_value)
+    returns, value, slow = targets.returns, np.asarray(predictions.value), np.asarray(predictions.slow_value)
     # Reward and continue of index k + 1 belong to the return at k; the discount is inside the continue.
-    expected = _loop(np.asarray(inputs.reward)[1:], value, np.asarray(inputs.continue_)[1:], np.full(returns.shape, 0.95))
+    reward, continue_ = np.asarray(predictions.reward), np.asarray(predictions.continue_)
+    expected = _loop(reward[1:], value, continue_[1:], np.full(returns.shape, 0.95))
     # The normaliser moves before it is used.
     low, high = (0.99 * old + 0.01 * np.percentile(expected, q) for old, q in ((-200, 5), (300, 95)))
     scale = high - low
@@ -204,33 +201,31 @@ def test_actor_critic_losses_equal_a_loop(seed):
     for n in range(returns.shape[1]):
         weight = 1.0
         for k in range(returns.shape[0]):
-            weight *= float(inputs.continue_[k, n])
+            weight *= float(continue_[k, n])
             log_probs = logits[k, n] - np.log(np.exp(logits[k, n]).sum())
-            log_prob, entropy = (log_probs * inputs.action[k, n]).sum(), -(np.exp(log_probs) * log_probs).sum()
+            log_prob, entropy = (log_probs * action[k, n]).sum(), -(np.exp(log_probs) * log_probs).sum()
             advantage = (returns[k, n] - value[k, n]) / scale
             chex.assert_trees_all_close(
-                losses["policy"][k, n], jnp.float32(-weight * (log_prob * advantage + 3e-4 * entropy)), rtol=1e-3, atol=1e-4
+                policy_loss[k, n], jnp.float32(-weight * (log_prob * advantage + 3e-4 * entropy)), rtol=1e-3, atol=1e-4
             )
-            terms = [distributions.two_hot_loss(inputs.value_logits[k, n], y) for y in (returns[k, n], slow[k, n])]
-            chex.assert_trees_all_close(losses["value"][k, n], jnp.float32(weight * sum(terms)), rtol=1e-3, atol=1e-4)
+            chex.assert_trees_all_close(policy_entropy[k, n], entropy, rtol=1e-5)
+            terms = [distributions.two_hot_loss(value_logits[k, n], y) for y in (returns[k, n], slow[k, n])]
+            chex.assert_trees_all_close(value_loss[k, n], jnp.float32(weight * sum(terms)), rtol=1e-3, atol=1e-4)
     # Trajectory 0 starts at a termination: it weighs nothing.
-    np.testing.assert_array_equal(losses["policy"][:, 0], np.zeros(len(returns)))
-    np.testing.assert_array_equal(losses["value"][:, 0], np.zeros(len(returns)))
+    np.testing.assert_array_equal(policy_loss[:, 0], np.zeros(len(returns)))
+    np.testing.assert_array_equal(value_loss[:, 0], np.zeros(len(returns)))
 
 
 def test_a_better_action_becomes_more_likely():
     """Descending the policy loss raises the probability of an action whose return exceeds the value."""
-    zeros, logits = jnp.zeros((2, 1)), jnp.zeros((1, 1, 3))
 
     def loss(logits):
         policy = distributions.one_hot_categorical(logits)
-        action, ones = jnp.array([[[0.0, 1.0, 0.0]]]), jnp.ones((2, 1))
-        inputs = ActorCriticInputs(policy, action, 10 * ones, ones, zeros, jnp.zeros((1, 1, 21)), zeros[:-1])
-        norm = ReturnNorm(jnp.float32(0), jnp.float32(0))
-        return behavior.actor_critic_losses(inputs, norm, CONFIG)[0]["policy"].sum()
+        targets = Targets(returns=jnp.float32(10), slow_value=jnp.float32(0), advantage=jnp.float32(10), weight=jnp.float32(1))
+        return behavior.policy_loss(policy, jnp.array([0.0, 1.0, 0.0]), targets, CONFIG)[0]
 
     # Return 10, value 0, scale 1: the gradient of -10 log p_1 at p = 1/3.
-    chex.assert_trees_all_close(jax.grad(loss)(logits)[0, 0], 10 * jnp.array([1, -2, 1]) / 3, rtol=1e-4)
+    chex.assert_trees_all_close(jax.grad(loss)(jnp.zeros(3)), 10 * jnp.array([1, -2, 1]) / 3, rtol=1e-4)
 
 
 def test_every_posterior_state_starts_a_trajectory():
@@ -251,8 +246,8 @@ def test_every_posterior_state_starts_a_trajectory():
     chex.assert_shape(trajectory.action, (helpers.HORIZON, 10, 3))
     for b in range(2):
         for t in range(5):
-            start = jax.tree.map(lambda x: x[0, b * 5 + t], trajectory.states)  # noqa: B023
-            chex.assert_trees_all_equal(start, jax.tree.map(lambda x: x[b, t], states))  # noqa: B023
+            expected = rssm.features(jax.tree.map(lambda x: x[b, t], states))  # noqa: B023
+            chex.assert_trees_all_equal(trajectory.features[0, b * 5 + t], expected)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
 
 
@@ -262,5 +257,5 @@ def test_imagined_actions_keep_their_precision_under_bfloat16():
     states = helpers.random_state(nets, 0, (2, 5))
     trajectory = behavior.imagine_from_posterior(nets, helpers.CONFIG.behavior, world_model, actor, jax.random.key(0), states)
     chex.assert_type(trajectory.action, jnp.float32)
-    chex.assert_type(trajectory.states.deter, jnp.bfloat16)
+    chex.assert_type(trajectory.features, jnp.bfloat16)
     assert (trajectory.action != trajectory.action.astype(jnp.bfloat16).astype(jnp.float32)).mean() > 0.9

@@ -8,7 +8,7 @@ import pytest
 from golden_data import assert_all_close, assert_close, assert_gradients_close
 
 from dreamer_jax import distributions, rssm
-from dreamer_jax.behavior import ActorCriticInputs, actor_critic_losses, policy_distribution, replay_value_loss
+from dreamer_jax.behavior import Predictions, imagined_targets, policy_distribution, policy_loss, replay_value_loss, value_loss
 from dreamer_jax.config import BehaviorConfig, LossConfig, ModelConfig
 from dreamer_jax.networks import build_networks
 from dreamer_jax.spaces import ActionSpec, ObsSpec
@@ -149,9 +149,14 @@ class _ActorCritic:
         """The losses as `total_loss` computes them; `policy` replaces the distribution."""
         if policy is None:
             policy = policy_distribution(jax.tree.map(lambda x: x[:-1], outputs), self.config)
-        value, slow = (distributions.two_hot_mean(logits) for logits in (value_logits, self.time_major("slow_logits")[:-1]))
-        inputs = ActorCriticInputs(policy, self.action, self.time_major("rew"), self.continue_, value, value_logits[:-1], slow)
-        return actor_critic_losses(inputs, self.norm, self.config)
+        value, slow = (distributions.two_hot_mean(logits) for logits in (value_logits, self.time_major("slow_logits")))
+        predictions = Predictions(self.time_major("rew"), self.continue_, value, slow)
+        targets, *rest = imagined_targets(predictions, self.norm, self.config)
+        losses = {
+            "policy": policy_loss(policy, self.action, targets, self.config)[0],
+            "value": value_loss(value_logits[:-1], targets, self.config),
+        }
+        return losses, targets.returns, *rest
 
     def run(self) -> dict[str, jax.Array]:
         """Every golden quantity, batch first as in the file."""
@@ -239,9 +244,10 @@ def test_discount_apart_from_the_continue_head():
 def test_replay_value_loss(prefix):
     data = golden.load("10_actor_critic_losses")
     inputs = [jnp.asarray(data[f"repl_{name}"]) for name in ("rew", "last", "term", "boot")]
+    slow_value = distributions.two_hot_mean(jnp.asarray(data["slow_logits"]))
 
     def objective(value_logits):
-        loss, returns = replay_value_loss(value_logits, jnp.asarray(data["slow_logits"]), *inputs, BehaviorConfig())
+        loss, returns = replay_value_loss(value_logits, slow_value, *inputs, BehaviorConfig())
         return loss.mean(), (loss, returns)
 
     (_, (loss, returns)), grad = jax.value_and_grad(objective, has_aux=True)(jnp.asarray(data["value_logits"]))

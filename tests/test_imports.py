@@ -12,7 +12,7 @@ import dreamer_jax
 PACKAGE = Path(dreamer_jax.__file__).parent
 # Every module may import from the rows above its own.
 COMPILED = (
-    {"types", "config", "spaces", "seeds"},
+    {"types", "config", "spaces", "seeds", "steps"},
     {"distributions"},
     {"networks"},
     {"rssm"},
@@ -46,7 +46,7 @@ def test_every_module_has_a_side():
 
 @pytest.mark.parametrize("module", sorted(set.union(*COMPILED)))
 def test_the_compiled_side_imports_upwards_only(module):
-    """types, config, spaces, seeds <- distributions <- networks <- rssm <- losses <- optimizer <- train step and policy."""
+    """types, config and the like <- distributions <- networks <- rssm <- losses <- optimizer <- train step and policy."""
     row = next(i for i, names in enumerate(COMPILED) if module in names)
     assert _imports(module)[0] <= set.union(set(), *COMPILED[:row])
 

@@ -25,8 +25,8 @@ def compiled() -> SimpleNamespace:
     nets, params = helpers.tiny_networks(), helpers.tiny_params()[0]
     jit = partial(jax.jit, compiler_options=helpers.QUICK)
 
-    def policy(key, state):
-        return jnp.tanh(state.deter[:, :3] + jax.random.normal(key, (state.deter.shape[0], 3)))
+    def policy(key, features):
+        return jnp.tanh(features[:, :3] + jax.random.normal(key, (features.shape[0], 3)))
 
     return SimpleNamespace(
         nets=nets,
@@ -73,7 +73,7 @@ class Loop(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters((2, 3, 0), (1, 1, 1))
     def test_imagine_is_a_loop_of_imagine_step(self, batch, horizon, seed):
-        """States are the start and then the steps; action k is the policy's in state k and leads to state k + 1."""
+        """Features are those of the start and then the steps; action k is the policy's in state k and leads to state k + 1."""
         model, key, start = compiled(), jax.random.key(seed), random_state(compiled().nets, seed, (batch,))
 
         def imagine(params, key, start):
@@ -82,12 +82,12 @@ class Loop(chex.TestCase):
         trajectory = self.variant(imagine)(model.params, key, start)
 
         states, actions = [start], []
-        for step_key in jax.random.split(key, horizon):
-            action_key, state_key = jax.random.split(step_key)
-            actions.append(model.compiled_policy(action_key, states[-1]))
+        for action_key, state_key in jax.random.split(key, (horizon, 2)):
+            actions.append(model.compiled_policy(action_key, rssm.features(states[-1])))
             states.append(model.imagine_step(model.params, state_key, states[-1], actions[-1])[0])
         chex.assert_shape(trajectory.action, (horizon, batch, 3))
-        chex.assert_trees_all_close(trajectory.states, jax.tree.map(lambda *steps: jnp.stack(steps), *states), atol=1e-5)
+        expected = jnp.stack([rssm.features(state) for state in states[:-1]])
+        chex.assert_trees_all_close((trajectory.features, trajectory.last), (expected, states[-1]), atol=1e-5)
         chex.assert_trees_all_close(trajectory.action, jnp.stack(actions), atol=1e-5)
 
 
@@ -166,8 +166,10 @@ def test_imagined_noise_differs_between_steps_and_rows(model):
     params = dict(model.params)
     params["rssm"] = {**params["rssm"], "prior_logits": jax.tree.map(jnp.zeros_like, params["rssm"]["prior_logits"])}
     start = rssm.initial_state(model.nets, (batch,))
-    trajectory = rssm.imagine(model.nets, params, lambda key, state: jnp.zeros((batch, 3)), jax.random.key(0), start, horizon)
-    draws = np.asarray(trajectory.states.stoch[1:]).argmax(-1)  # [H, N, S]
+    trajectory = rssm.imagine(
+        model.nets, params, lambda key, seen: jnp.zeros((batch, 3)), jax.random.key(0), start, horizon + 1
+    )
+    draws = np.asarray(trajectory.features[1:, :, model.nets.rssm.config.deter :])  # [H, N, S*K]
     assert len({draws[k].tobytes() for k in range(horizon)}) == horizon
     assert len({draws[:, n].tobytes() for n in range(batch)}) == batch
 
