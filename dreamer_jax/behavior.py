@@ -118,7 +118,7 @@ def policy_loss(
     policy: distrax.Distribution, action: jax.Array, targets: Targets, config: BehaviorConfig
 ) -> tuple[jax.Array, jax.Array]:
     """REINFORCE with an entropy bonus (V3 eq. 6): policy over actions [.., A], action f32[.., A] -> loss, entropy f32[..]."""
-    entropy = policy.entropy()
+    entropy = jnp.asarray(policy.entropy())
     log_prob = policy.log_prob(stop(action))
     return -targets.weight * (log_prob * targets.advantage + config.entropy * entropy), entropy
 

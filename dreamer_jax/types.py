@@ -58,7 +58,7 @@ class Batch:
 
 @struct.dataclass
 class Trajectory:
-    """Imagined steps: features f[H, N, F] of states 0..H-1, action f32[H, N, A] taken in them, and state H: last LatentState[N]."""
+    """Imagined steps: features f[H, N, F] of states 0..H-1, action f32[H, N, A] taken in each, and state H, LatentState[N]."""
 
     features: jax.Array
     action: jax.Array
