@@ -50,6 +50,11 @@ def compute_dtype(config: Config) -> Any:
     return jnp.dtype(resolve_precision(config).precision)
 
 
+def compiler_options() -> dict[str, Any]:
+    """How the chosen device's large programs are compiled: for a CPU at LLVM's level 1, in less time to code as fast."""
+    return {"xla_backend_optimization_level": 1} if _chosen_device().platform == "cpu" else {}
+
+
 def keep_compiled_programs() -> None:
     """Keeps what takes seconds to compile in `~/.cache/dreamer_jax` (or $XDG_CACHE_HOME), for the next start on such a machine.
 
@@ -70,10 +75,15 @@ def keep_compiled_programs() -> None:
 
 def seed_sharding(seeds: int) -> Any:
     """Splits a leading axis of `seeds` over as many devices of the chosen kind as divide it; the chosen one if none do."""
-    (chosen,) = jnp.zeros(()).devices()
+    chosen = _chosen_device()
     devices = jax.devices(chosen.platform)
     count = next(count for count in range(min(seeds, len(devices)), 0, -1) if seeds % count == 0)
     if count == 1:
         return jax.sharding.SingleDeviceSharding(chosen)
     mesh = jax.sharding.Mesh(np.array(devices[:count]), ("seed",))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("seed"))
+
+
+def _chosen_device() -> Any:
+    (device,) = jnp.zeros(()).devices()
+    return device

@@ -21,9 +21,14 @@ def symexp(x: jax.Array) -> jax.Array:
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
 
 
-def sample(key: jax.Array, dist: "distrax.Distribution | OneHot") -> jax.Array:
-    """Draws once from `dist`; the only place where the agent draws."""
-    return dist.sample(seed=key)
+def sample(seed: jax.Array, dist: "distrax.Distribution | OneHot") -> jax.Array:
+    """Draws once from `dist`, with a key, or with uniform numbers for a OneHot; the only place where the agent draws."""
+    return dist.sample(seed=seed)
+
+
+def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The random numbers f32[*shape] in [0, 1) from which a OneHot is drawn."""
+    return jax.random.uniform(key, shape)
 
 
 @jax.custom_jvp
@@ -57,10 +62,9 @@ class OneHot(NamedTuple):
     probs: jax.Array
 
     def sample(self, *, seed: jax.Array) -> jax.Array:
-        """Draws f32[.., K]: the class in whose share of [0, 1) a uniform number falls, one number where Gumbel-max takes K."""
-        uniform = jax.random.uniform(seed, (*self.probs.shape[:-1], 1))
-        # The last class takes what rounding leaves of the interval.
-        index = (self.probs.cumsum(-1)[..., :-1] <= uniform).sum(-1)
+        """Draws f32[.., K]: the class in whose share of [0, 1) the uniform number `seed` f32[..] falls."""
+        # One number a variable, where Gumbel-max takes K. The last class takes what rounding leaves of the interval.
+        index = (self.probs.cumsum(-1)[..., :-1] <= seed[..., None]).sum(-1)
         return one_hot(index, self.probs.shape[-1])
 
     def mode(self) -> jax.Array:

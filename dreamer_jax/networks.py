@@ -48,9 +48,10 @@ class Linear(nn.Module):
 
 
 class BlockLinear(nn.Module):
-    """x [.., blocks * in] -> [.., features]: one matrix a block, one bias vector over all.
+    """x [.., blocks * in], shared [.., C] -> [.., features]: one matrix [in + C, out] a block, one bias vector over all.
 
-    The fan-in of the initialisation is the full input size, as in the author's code.
+    Each block sees its own slice of x and all of `shared`. The fan-in of the initialisation is the input size of all blocks,
+    as in the author's code.
     """
 
     features: int
@@ -58,15 +59,19 @@ class BlockLinear(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> list[jax.Array]:
+    def __call__(self, x: jax.Array, shared: jax.Array | None = None) -> list[jax.Array]:
         """Returns the output of each block, [.., features / blocks]: what follows works inside a block."""
-        size_in, size_out = x.shape[-1] // self.blocks, self.features // self.blocks
-        kernel = self.param("kernel", kernel_init(in_axis=(0, 1)), (self.blocks, size_in, size_out))
+        size_own, size_out = x.shape[-1] // self.blocks, self.features // self.blocks
+        size_shared = 0 if shared is None else shared.shape[-1]
+        kernel = self.param("kernel", kernel_init(in_axis=(0, 1)), (self.blocks, size_own + size_shared, size_out))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        x, kernel, bias = x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
-        parts = jnp.split(x, self.blocks, axis=-1)
-        offsets = jnp.split(bias, self.blocks)
-        return [part @ kernel[i] + offsets[i] for i, part in enumerate(parts)]
+        x, kernel, offset = x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
+        if shared is not None:
+            # One product for all blocks, where a copy of `shared` beside each slice would take as many.
+            common = kernel[:, size_own:].swapaxes(0, 1).reshape(size_shared, self.features)
+            offset = shared.astype(self.dtype) @ common + offset
+        parts, offsets = jnp.split(x, self.blocks, axis=-1), jnp.split(offset, self.blocks, axis=-1)
+        return [part @ kernel[i, :size_own] + offsets[i] for i, part in enumerate(parts)]
 
 
 class NormAct(nn.Module):
@@ -118,18 +123,16 @@ class RSSM(nn.Module):
 
         The three gates are split inside each block, and the reset gate multiplies the candidate's pre-activation.
         """
-        blocks = self.config.blocks
         action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action)))
         inputs = jnp.concatenate(
             [self.deter_in(deter), self.stoch_in(flatten_stoch(stoch)), self.action_in(action)], -1
         )  # [.., 3U]
-        # Each block sees its own slice of h and all of the inputs.
-        slices = jnp.split(deter.astype(self.dtype), blocks, axis=-1)
-        x = jnp.concatenate([part for piece in slices for part in (piece, inputs)], -1)  # [.., D + blocks * 3U]
+        deter = deter.astype(self.dtype)
+        x, shared = deter, inputs  # the first layer alone sees the inputs
         for linear, act in zip(self.recurrent, self.recurrent_act, strict=True):
-            x = act(jnp.concatenate(linear(x), -1))  # [.., D]
+            x, shared = act(jnp.concatenate(linear(x, shared), -1)), None  # [.., D]
         new = []
-        for gates, old in zip(self.gates(x), slices, strict=True):
+        for gates, old in zip(self.gates(x), jnp.split(deter, self.config.blocks, axis=-1), strict=True):
             reset, candidate, update = jnp.split(gates, 3, axis=-1)
             candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
             update = nn.sigmoid(update - 1)

@@ -1,7 +1,7 @@
 """The recurrent state-space model as pure functions: one step, and scans over time.
 
-`nets` holds modules without parameters; `params` is the world model's parameter tree. Keys for all steps of a scan are
-split before it, so that noise differs between steps.
+`nets` holds modules without parameters; `params` is the world model's parameter tree. A scan takes the random numbers of all
+its steps as input: they are drawn before it, at once, from a key a step.
 """
 
 import jax
@@ -56,19 +56,37 @@ def observe_step(
 
     Where is_first is set, the previous state and the previous action vector are replaced by zeros first.
     """
+    return _filter(nets, params, _noise(nets, key, is_first.shape), prev, prev_action, embed, is_first)
+
+
+def _filter(
+    nets: Networks,
+    params: Params,
+    noise: jax.Array,
+    prev: LatentState,
+    prev_action: jax.Array,
+    embed: jax.Array,
+    is_first: jax.Array,
+) -> tuple[LatentState, LatentDist]:
     prev, prev_action = jax.tree.map(lambda x: _mask(x, is_first), (prev, prev_action))
     deter = apply(nets.rssm, params["rssm"], prev.deter, prev.stoch, prev_action, method="core")
     logits = apply(nets.rssm, params["rssm"], deter, embed, method="posterior")
-    return LatentState(deter, _draw_stoch(nets, key, logits)), LatentDist(logits)
+    return LatentState(deter, _draw_stoch(nets, noise, logits)), LatentDist(logits)
 
 
 def imagine_step(
     nets: Networks, params: Params, key: jax.Array, prev: LatentState, action: jax.Array
 ) -> tuple[LatentState, LatentDist]:
     """Predicts one step without an observation: prev [B], action [B, A] taken in it -> state [B], prior."""
+    return _predict(nets, params, _noise(nets, key, action.shape[:-1]), prev, action)
+
+
+def _predict(
+    nets: Networks, params: Params, noise: jax.Array, prev: LatentState, action: jax.Array
+) -> tuple[LatentState, LatentDist]:
     deter = apply(nets.rssm, params["rssm"], prev.deter, prev.stoch, action, method="core")
     logits = apply(nets.rssm, params["rssm"], deter, method="prior")
-    return LatentState(deter, _draw_stoch(nets, key, logits)), LatentDist(logits)
+    return LatentState(deter, _draw_stoch(nets, noise, logits)), LatentDist(logits)
 
 
 def observe(
@@ -95,11 +113,12 @@ def observe(
     keys = jax.random.split(key, embed.shape[1]) if key.ndim == 0 else key
 
     def step(state, inputs):
-        state, posterior = observe_step(nets, params, inputs[0], state, *inputs[1:])
+        state, posterior = _filter(nets, params, inputs[0], state, *inputs[1:])
         return state, (state, posterior)
 
     time_major = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (prev_action, embed, is_first))
-    last, outputs = jax.lax.scan(step, start, (keys, *time_major))
+    noise = jax.vmap(lambda key: _noise(nets, key, is_first.shape[:1]))(keys)
+    last, outputs = jax.lax.scan(step, start, (noise, *time_major))
     states, posterior = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)  # [B, T, ...]
     # The prior needs deter only, so it is computed for all steps at once.
     prior = apply(nets.rssm, params["rssm"], states.deter, method="prior")
@@ -118,14 +137,16 @@ def imagine(nets: Networks, params: Params, policy, key: jax.Array, start: Laten
       features of the states 0..H-1, the actions taken in them, and state H.
     """
 
-    def step(state, step_keys):
-        action_key, state_key = step_keys
+    def step(state, inputs):
+        action_key, noise = inputs
         seen = features(state)
         action = policy(action_key, seen)
-        new, _ = imagine_step(nets, params, state_key, state, action)
+        new, _ = _predict(nets, params, noise, state, action)
         return new, (seen, action)
 
-    last, (seen, action) = jax.lax.scan(step, start, jax.random.split(key, (horizon, 2)))
+    keys = jax.random.split(key, (horizon, 2))
+    noise = jax.vmap(lambda key: _noise(nets, key, start.deter.shape[:1]))(keys[:, 1])
+    last, (seen, action) = jax.lax.scan(step, start, (keys[:, 0], noise))
     return Trajectory(seen, action, last)
 
 
@@ -142,10 +163,15 @@ def kl_loss(posterior: LatentDist, prior: LatentDist, unimix: float) -> tuple[ja
     return dyn, rep
 
 
-def _draw_stoch(nets: Networks, key: jax.Array, logits: jax.Array) -> jax.Array:
+def _noise(nets: Networks, key: jax.Array, batch: tuple[int, ...]) -> jax.Array:
+    """The random numbers f32[*batch, S] of one step."""
+    return distributions.uniform(key, (*batch, nets.rssm.config.stoch))
+
+
+def _draw_stoch(nets: Networks, noise: jax.Array, logits: jax.Array) -> jax.Array:
     """Straight-through one-hot sample [.., S, K] in the compute dtype."""
     probs = distributions.unimix_probs(logits, nets.rssm.config.unimix)
-    value = distributions.sample(key, distributions.OneHot(probs))
+    value = distributions.sample(noise, distributions.OneHot(probs))
     return distributions.straight_through(value, probs).astype(nets.dtype)
 
 

@@ -9,6 +9,7 @@ from flax.training.train_state import TrainState
 
 from dreamer_jax import behavior, rssm
 from dreamer_jax.config import Config
+from dreamer_jax.devices import compiler_options
 from dreamer_jax.networks import Networks, apply
 from dreamer_jax.optimizer import make_optimizer
 from dreamer_jax.seeds import over_seeds
@@ -142,7 +143,8 @@ def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) 
 
 def compile_train_step(nets: Networks, config: Config, seeds: int | None = None):
     """The jitted `train_step(state, batch)`; the state is donated. Build it once. For `seeds` see `over_seeds`."""
-    return jax.jit(over_seeds(partial(train_step, nets, config), seeds), donate_argnums=0)
+    step = over_seeds(partial(train_step, nets, config), seeds)
+    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
 
 
 def acting_params(state: AgentState) -> ActingParams:

@@ -156,7 +156,7 @@ def test_one_hot_draws_have_their_probabilities():
     """20,000 draws: within five standard deviations, and no category of probability 0."""
     probs, count = np.array([0.5, 0.0, 0.05, 0.45], np.float32), 20_000
     dist = distributions.OneHot(jnp.broadcast_to(probs, (count, 4)))
-    draws = np.asarray(dist.sample(seed=jax.random.key(0)))
+    draws = np.asarray(dist.sample(seed=distributions.uniform(jax.random.key(0), (count,))))
     np.testing.assert_array_equal(np.unique(draws), [0, 1])
     np.testing.assert_array_equal(draws.sum(-1), 1)
     assert np.abs(draws.mean(0) - probs).max() < 5 * 0.5 / np.sqrt(count)

@@ -42,6 +42,7 @@ class _RSSM:
     def replace_samples(self, monkeypatch, samples: np.ndarray) -> None:
         """Makes the "key" t draw samples[:, t]."""
         samples = jnp.asarray(samples).swapaxes(0, 1)
+        monkeypatch.setattr(distributions, "uniform", lambda key, shape: key)
         monkeypatch.setattr(distributions, "sample", lambda key, dist: samples[key])
 
 

@@ -13,7 +13,7 @@ PACKAGE = Path(dreamer_jax.__file__).parent
 # Every module may import from the rows above its own.
 COMPILED = (
     {"types", "config", "spaces", "seeds", "steps"},
-    {"distributions"},
+    {"distributions", "devices"},
     {"networks"},
     {"rssm"},
     {"world_model", "behavior"},
@@ -21,7 +21,7 @@ COMPILED = (
     {"train_step", "policy", "flops"},
 )
 HOST = {"config", "spaces", "replay", "metrics", "envs", "runs", "announce", "plots", "scores", "report", "benchmark"}
-JOINING = {"learner", "loop", "evaluation", "checkpoint", "cli", "devices", "speed", "cost_curves", "seed_run"}
+JOINING = {"learner", "loop", "evaluation", "checkpoint", "cli", "speed", "cost_curves", "seed_run"}
 MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | {"envs", "report", "benchmark"})
 
 
