@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dreamer_jax.config import ConfigError, ModelConfig
 from dreamer_jax.distributions import symlog
@@ -24,6 +25,7 @@ Specs = tuple[tuple[str, ObsSpec], ...]  # (key, what it holds), sorted
 IMAGE_MULTS = (2, 3, 4, 4)  # channels of the four levels of encoder and decoder, in units of `depth`
 IMAGE_FACTOR = 2 ** len(IMAGE_MULTS)
 DECODER_BLOCKS = 8
+CPU_IMAGES = 64  # that a CPU convolves at once
 
 
 def kernel_init(scale: float = 1.0, in_axis: int | tuple[int, ...] = -2) -> nn.initializers.Initializer:
@@ -173,7 +175,7 @@ class ImageEncoder(nn.Module):
         x = images.reshape((-1, height, width, channels)).astype(self.dtype) / 255 - 0.5
         x = jnp.pad(x, ((0, 0), (0, -height % IMAGE_FACTOR), (0, -width % IMAGE_FACTOR), (0, 0)), mode="edge")
         for i, mult in enumerate(IMAGE_MULTS):
-            x = image_conv(self.depth * mult, self.dtype, name=f"conv{i}")(x)
+            x = ImageConv(self.depth * mult, False, self.dtype, name=f"conv{i}")(x)
             rows, height, width, channels = x.shape
             x = x.reshape((rows, height // 2, 2, width // 2, 2, channels)).max((2, 4))
             x = NormAct(self.dtype, name=f"act{i}")(x)
@@ -206,20 +208,53 @@ class ImageDecoder(nn.Module):
         x += Linear(rows * columns * maps, dtype=self.dtype, name="stoch_map")(y).reshape(x.shape)
         x = NormAct(self.dtype, name="map_act")(x)
         for i, mult in reversed(tuple(enumerate(IMAGE_MULTS[:-1]))):
-            x = image_conv(self.depth * mult, self.dtype, name=f"conv{i}")(double(x))
+            x = ImageConv(self.depth * mult, True, self.dtype, name=f"conv{i}")(x)
             x = NormAct(self.dtype, name=f"act{i}")(x)
-        x = nn.sigmoid(image_conv(channels, self.dtype, name="image")(double(x)))
+        x = nn.sigmoid(ImageConv(channels, True, self.dtype, name="image")(x))
         return x[:, :height, :width].reshape((*stoch.shape[:-2], *self.shape))
 
 
-def image_conv(channels: int, dtype: Dtype, name: str) -> nn.Conv:
-    """The 5x5 convolution of encoder and decoder: stride 1, SAME padding, bias."""
-    return nn.Conv(channels, (5, 5), padding="SAME", dtype=dtype, kernel_init=kernel_init(), name=name)
+class ImageConv(nn.Module):
+    """V3's 5x5 convolution, stride 1, SAME padding, with bias: x [N, H, W, C] -> [N, H, W, channels].
+
+    `doubled` convolves the nearest-neighbour doubling of x instead -> [N, 2H, 2W, channels]. It is never made: under each of
+    the four pixels that come from one lie 3x3 pixels of x, so four 3x3 kernels on x give the same with a third of the products.
+    """
+
+    channels: int
+    doubled: bool = False
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", kernel_init(), (5, 5, x.shape[-1], self.channels)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if not self.doubled:
+            return convolve(x, kernel) + bias
+        # [2, 3, 5]: which of the 3 pixels of x lies under each of the kernel's 5, seen from the even and the odd pixel.
+        under = np.array([[[(parity + tap - 2) // 2 + 1 == i for tap in range(5)] for i in range(3)] for parity in range(2)])
+        under = under.astype(self.dtype)
+        kernels = jnp.einsum("piy,qjx,yxco->ijcpqo", under, under, kernel).reshape((3, 3, x.shape[-1], -1))
+        rows, height, width, _ = x.shape
+        pixels = convolve(x, kernels).reshape((rows, height, width, 2, 2, self.channels))
+        return pixels.swapaxes(2, 3).reshape((rows, 2 * height, 2 * width, self.channels)) + bias
 
 
-def double(x: jax.Array) -> jax.Array:
-    """Nearest-neighbour upsampling [B, H, W, C] -> [B, 2H, 2W, C]."""
-    return x.repeat(2, axis=-3).repeat(2, axis=-2)
+def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """SAME convolution with stride 1 of x [N, H, W, C] with a kernel [h, w, C, O].
+
+    On a CPU some images at a time: XLA's gradient of the kernel takes up to four times as long on a thousand at once.
+    """
+
+    def at_once(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def in_parts(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        parts = jnp.split(x, list(range(CPU_IMAGES, x.shape[0], CPU_IMAGES)))
+        return jnp.concatenate([at_once(part, kernel) for part in parts])
+
+    return jax.lax.platform_dependent(x, kernel, cpu=in_parts, default=at_once)
 
 
 def image_groups(specs: Specs) -> dict[tuple[int, int], list[str]]:

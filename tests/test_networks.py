@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dreamer_jax.config import ConfigError, ModelConfig
-from dreamer_jax.networks import MLP, ImageDecoder, ImageEncoder, Linear, apply, build_networks, key_layers
+from dreamer_jax.networks import MLP, ImageConv, ImageDecoder, ImageEncoder, Linear, apply, build_networks, key_layers
 from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.train_step import count_params
 
@@ -190,3 +190,17 @@ def test_an_image_too_small_for_the_layers_is_refused(shape):
         build_networks(ModelConfig(), specs, ACTION, jnp.float32)
     without = ModelConfig(encoder_keys="joint", decoder_keys="joint|goal")
     assert set(build_networks(without, specs, ACTION, jnp.float32).obs_specs) == {"joint", "goal"}
+
+
+@pytest.mark.parametrize("doubled", [False, True])
+def test_a_convolution_of_many_images_is_that_of_each(doubled):
+    """More images than a CPU takes at once, of odd size: NumPy's sum over the 25 shifted, doubled and zero-padded images."""
+    rng = np.random.default_rng(0)
+    images, kernel, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((70, 3, 4, 2), (5, 5, 2, 3), (3,)))
+    got = apply(ImageConv(3, doubled), {"kernel": kernel, "bias": bias}, images)
+    if doubled:
+        images = images.repeat(2, 1).repeat(2, 2)
+    height, width = images.shape[1:3]
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    expected = bias + sum(padded[:, y : y + height, x : x + width] @ kernel[y, x] for y in range(5) for x in range(5))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
