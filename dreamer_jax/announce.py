@@ -41,6 +41,7 @@ def describe_run(
     action = f"{action_spec.size} choices" if action_spec.discrete else f"{action_spec.size} continuous"
     memory = predict_bytes({name: obs_specs[name] for name in key_layers}, action_spec, latent, replay.capacity)
     used = memory * min(1.0, config.train.frames / config.env.action_repeat / replay.capacity)
+    latents = f"{model.stoch}x{model.classes}" if model.latent == "categorical" else f"{model.stoch} ({model.latent})"
     together = f" for each of {len(seeds)} seeds" if len(seeds) > 1 else ""
     rows = {
         "preset": f"{config.preset}, {name_seeds(seeds)}",
@@ -49,7 +50,7 @@ def describe_run(
         "environments": f"{config.env.num_envs}{together}, action repeat {config.env.action_repeat}",
         "device": f"{device}, precision {config.precision}",
         "versions": ", ".join(f"{name} {found[name]}" for name in ("python", "jax", "flax", "gymnasium")),
-        "model": f"size {model.size}: deter {model.deter}, latents {model.stoch}x{model.classes}, units {model.units}",
+        "model": f"size {model.size}: deter {model.deter} ({model.core}), latents {latents}, units {model.units}",
         "parameters": f"{sum(params.values()):,} ({', '.join(f'{name} {count:,}' for name, count in sorted(params.items()))})",
         "batch": f"{replay.batch_size} x {replay.batch_length}, train ratio {replay.train_ratio:g}",
         "budget": f"{config.train.frames:,} frames = {config.train.frames // config.env.action_repeat:,} decisions, "

@@ -1,6 +1,6 @@
-"""Actor and critic: returns, their normaliser, and the losses on imagined and replayed states (V3)."""
+"""Actor and critic: value estimates, the return normaliser, and the losses on imagined and replayed states."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import chex
 import distrax
@@ -44,6 +44,40 @@ def lambda_return(reward: jax.Array, value: jax.Array, discount: jax.Array, lam:
     return returns
 
 
+def n_step_return(reward: jax.Array, value: jax.Array, discount: jax.Array, steps: int) -> jax.Array:
+    """V_N of V1's paper (eq. 5): `steps` rewards, then the value there, or at the horizon if that comes first.
+
+    Args and result as for `lambda_return`.
+    """
+    chex.assert_equal_shape([reward, discount])
+    chex.assert_shape(value, (reward.shape[0] + 1, *reward.shape[1:]))
+    returns = value
+    for _ in range(min(steps, reward.shape[0])):
+        returns = jnp.concatenate([reward + discount * returns[1:], value[-1:]])
+    return returns[:-1]
+
+
+def reward_return(reward: jax.Array, last: jax.Array, alive: jax.Array) -> jax.Array:
+    """V_R of V1's paper (eq. 4): the sum of the rewards up to the horizon, without values and without discount.
+
+    Args:
+      reward: f32[H, ...]; last: f32[...], the reward at the horizon itself where a state's value begins with its own, else 0.
+      alive: f32[H, ...], the probability that the episode goes on.
+    """
+    return lambda_return(reward, jnp.concatenate([jnp.zeros_like(reward), last[None]]), alive, 1.0)
+
+
+def estimate_value(
+    reward: jax.Array, last: jax.Array, value: jax.Array, discount: jax.Array, config: BehaviorConfig
+) -> jax.Array:
+    """The value estimate that `config.estimator` names; arguments as above."""
+    if config.estimator == "reward":
+        return reward_return(reward, last, discount / config.discount)
+    if config.estimator == "n_step":
+        return n_step_return(reward, value, discount, config.n_step)
+    return lambda_return(reward, value, discount, config.lam)
+
+
 def update_return_norm(norm: ReturnNorm, returns: jax.Array, config: BehaviorConfig) -> tuple[ReturnNorm, jax.Array]:
     """Moves the percentiles towards those of `returns` (any shape) -> (new norm, scale f32[]).
 
@@ -56,17 +90,32 @@ def update_return_norm(norm: ReturnNorm, returns: jax.Array, config: BehaviorCon
 
 
 def policy_distribution(outputs: dict[str, jax.Array], config: BehaviorConfig) -> distrax.Distribution:
-    """The actor's outputs as a distribution over actions [.., A]: one-hot categorical, or bounded normal.
+    """The actor's outputs as a distribution over actions [.., A]: one-hot categorical, or what `config.policy` names.
 
     The categorical mixes in no uniform share: the author's code ignores the configured one on this path.
     """
     if "logits" in outputs:
         return distributions.one_hot_categorical(outputs["logits"])
+    if config.policy == "tanh_normal":
+        return distributions.tanh_normal(outputs["mean"], outputs["std"])
+    if config.policy == "truncated_normal":
+        return distributions.truncated_normal(outputs["mean"], outputs["std"])
     return distributions.bounded_normal(outputs["mean"], outputs["std"], config.min_std, config.max_std)
 
 
+def sample_action(key: jax.Array, policy: distrax.Distribution) -> jax.Array:
+    """Draws actions f32[.., A] that carry the policy's gradient: reparameterised, or straight through a one-hot."""
+    action = distributions.sample(key, policy)
+    if isinstance(policy, distrax.OneHotCategorical):
+        return distributions.straight_through(action, policy.probs)
+    return action
+
+
 class Predictions(NamedTuple):
-    """What the heads say about imagined states 0..H, without gradient: f32[H+1, N] each. The discount is inside continue_."""
+    """What the heads say about imagined states 0..H: f32[H+1, N] each. The discount is inside continue_.
+
+    They carry a gradient to the actor where the trajectory does.
+    """
 
     reward: jax.Array
     continue_: jax.Array
@@ -75,32 +124,68 @@ class Predictions(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What actor and critic learn at imagined states 0..H-1: f32[H, N] each."""
+    """What actor and critic learn at imagined states 0..H-1: f32[H, N] each, without gradient but for `outcome`.
+
+    outcome is the return that follows the action taken in a state, advantage how much more it is than expected.
+    """
 
     returns: jax.Array
     slow_value: jax.Array
-    advantage: jax.Array
     weight: jax.Array
+    outcome: jax.Array
+    advantage: jax.Array
+    policy_weight: jax.Array
 
 
 def imagined_targets(predictions: Predictions, norm: ReturnNorm, config: BehaviorConfig) -> tuple[Targets, ReturnNorm, Metrics]:
-    """Returns, scaled advantages and weights (V3 eq. 6 to 8).
+    """Returns, scaled advantages and weights, in one of three alignments (`config.returns`).
+
+    next_reward (V3 eq. 6 to 8): a value begins with the next state's reward.
 
         index      0      1      2    ...    H
         state     s_0    s_1    s_2   ...   s_H
         action    a_0    a_1    a_2   ...
         return    R_0    R_1    R_2   ...          R_k uses reward_{k+1}, continue_{k+1}, value_{k+1}
+        outcome   R_0    R_1    R_2
         weight   c_0   c_0 c_1    ...              product of continues up to and including index k
+
+    own_reward (V2): a value begins with the state's own reward, so an action's outcome is the return of the state after it.
+    own_reward_after_start (V1): the same without the start, whose weight is 0, and without its continue.
+
+        return    R_0    R_1    R_2   ...          R_k uses reward_k, continue_k, value_{k+1}
+        outcome   R_1    R_2    ...   R_{H-1}  0   the last action's is unknown and weighs nothing
+        weight     1     c_0  c_0 c_1 ...          product of continues before index k; V1: 0, 1, c_1, c_1 c_2, ...
+
+    Weights are scaled so that the mean over all H states is that over the states which count.
 
     Returns:
       the targets, the updated normaliser, metrics.
     """
-    reward, continue_, value, slow_value = stop(predictions)
-    returns = lambda_return(reward[1:], value, continue_[1:], config.lam)
-    # The start's own continue counts, so terminal starts weigh nothing. The discount is inside continue_ already.
-    weights = jnp.cumprod(continue_, 0)  # [H+1, N]
-    norm, scale = update_return_norm(norm, returns, config)
-    advantage = (returns - value[:-1]) / scale
+    reward, continue_, value, slow_value = predictions
+    horizon = reward.shape[0] - 1
+    if config.bootstrap == "slow_critic":
+        value = slow_value
+    if config.returns == "next_reward":
+        returns = estimate_value(reward[1:], jnp.zeros_like(reward[0]), value, continue_[1:], config)
+        outcome = returns
+        # The start's own continue counts, so terminal starts weigh nothing. The discount is inside continue_ already.
+        weights = jnp.cumprod(continue_, 0)  # [H+1, N]
+        weight = policy_weight = weights[:-1]
+    else:
+        returns = estimate_value(reward[:-1], reward[-1], value, continue_[:-1], config)
+        outcome = jnp.concatenate([returns[1:], jnp.zeros_like(returns[:1])])
+        one = jnp.ones_like(continue_[:1])
+        if config.returns == "own_reward":
+            weight = jnp.cumprod(jnp.concatenate([one, continue_[:-2]]), 0)
+            policy_weight = weight
+        else:
+            after = jnp.cumprod(jnp.concatenate([one, continue_[1:-2]]), 0)  # of states 1..H-1
+            weight = jnp.concatenate([jnp.zeros_like(one), after]) * horizon / (horizon - 1)
+            policy_weight = jnp.concatenate([after, jnp.zeros_like(one)])
+        policy_weight = policy_weight.at[-1].set(0) * horizon / (horizon - 1)
+        weights = weight
+    norm, scale = update_return_norm(norm, returns, config) if config.return_norm else (norm, jnp.float32(1))
+    advantage = stop(outcome - value[:-1]) / scale
     metrics = {
         "imagined_reward": reward.mean(),
         "imagined_continue": continue_.mean(),
@@ -111,26 +196,39 @@ def imagined_targets(predictions: Predictions, norm: ReturnNorm, config: Behavio
         "advantage_magnitude": jnp.abs(advantage).mean(),
         "return_scale": scale,
     }
-    return Targets(returns, slow_value[:-1], advantage, weights[:-1]), norm, metrics
+    targets = Targets(stop(returns), stop(slow_value[:-1]), stop(weight), outcome, advantage, stop(policy_weight))
+    return targets, norm, stop(metrics)
 
 
 def policy_loss(
     policy: distrax.Distribution, action: jax.Array, targets: Targets, config: BehaviorConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """REINFORCE with an entropy bonus (V3 eq. 6): policy over actions [.., A], action f32[.., A] -> loss, entropy f32[..]."""
-    entropy = jnp.asarray(policy.entropy())
-    log_prob = policy.log_prob(stop(action))
-    return -targets.weight * (log_prob * targets.advantage + config.entropy * entropy), entropy
+    """REINFORCE's share of the actor's loss, with an entropy bonus (V3 eq. 6, V2 eq. 6): policy over actions [.., A], action
+    f32[.., A] -> loss, entropy f32[..].
+
+    A tanh-normal has no entropy in closed form; the action's own negative log-probability is reported in its place.
+    """
+    log_prob = jnp.asarray(policy.log_prob(stop(action)))
+    entropy = stop(-log_prob) if isinstance(policy, distributions.TanhNormal) else jnp.asarray(policy.entropy())
+    reinforce = (1 - config.dynamics_share) * log_prob * targets.advantage
+    return -targets.policy_weight * (reinforce + config.entropy * entropy), entropy
 
 
-def value_loss(logits: jax.Array, targets: Targets, config: BehaviorConfig) -> jax.Array:
-    """Two-hot loss of the critic's logits f[.., bins] towards the return and the slow critic (V3 eq. 8) -> f32[..]."""
-    loss = distributions.two_hot_loss(logits, targets.returns)
-    return targets.weight * (loss + config.slow_weight * distributions.two_hot_loss(logits, targets.slow_value))
+def dynamics_loss(targets: Targets) -> jax.Array:
+    """The gradient through the dynamics (V1 eq. 7): minus the outcomes of the actions, f32[H, N]."""
+    return -targets.policy_weight * targets.outcome
+
+
+def value_loss(outputs: dict[str, jax.Array], targets: Targets, config: BehaviorConfig) -> jax.Array:
+    """Loss of the critic's outputs [.., n] towards the return, and towards the slow critic (V3 eq. 8) -> f32[..]."""
+    loss = distributions.scalar_loss(outputs, targets.returns)
+    if config.slow_weight:
+        loss += config.slow_weight * distributions.scalar_loss(outputs, targets.slow_value)
+    return targets.weight * loss
 
 
 def replay_value_loss(
-    value_logits: jax.Array,
+    outputs: dict[str, jax.Array],
     slow_value: jax.Array,
     reward: jax.Array,
     is_last: jax.Array,
@@ -145,7 +243,7 @@ def replay_value_loss(
         loss      l_0    l_1   ...   (T-1)      none where is_last_t: the next state belongs to another episode
 
     Args:
-      value_logits: f[B, T, bins], which keep their gradient, into the world model too; slow_value: f32[B, T].
+      outputs: the critic's, [B, T, n], which keep their gradient, into the world model too; slow_value: f32[B, T].
       reward: f32[B, T] from the replay; is_last, is_terminal: bool[B, T].
       bootstrap: f32[B, T], the imagined return from each state.
 
@@ -160,43 +258,64 @@ def replay_value_loss(
         discount=(1 - terminal.T[1:]) * config.discount,
         lam=(1 - last.T[1:]) * config.lam,
     ).T  # [B, T-1]
-    loss = distributions.two_hot_loss(value_logits[:, :-1], returns)
-    loss += config.slow_weight * distributions.two_hot_loss(value_logits[:, :-1], stop(slow_value)[:, :-1])
+    outputs = {name: values[:, :-1] for name, values in outputs.items()}
+    loss = distributions.scalar_loss(outputs, returns)
+    loss += config.slow_weight * distributions.scalar_loss(outputs, stop(slow_value)[:, :-1])
     return (1 - last[:, :-1]) * loss, returns
 
 
 def imagine_from_posterior(
     nets: Networks, config: BehaviorConfig, params: Params, actor_params: Params, key: jax.Array, states: LatentState
 ) -> Trajectory:
-    """Imagines from every posterior state [B, T] -> Trajectory over N = B*T. Nothing in it carries a gradient (V3)."""
-    params, actor_params, states = stop((params, actor_params, states))
+    """Imagines from every posterior state [B, T] -> Trajectory over N = B*T.
+
+    It carries a gradient only where a share of the actor's comes through the dynamics, and then to the actor's parameters
+    alone, through its actions: what the actor sees has none (V1, V2).
+    """
+    params, states = stop((params, states))
+    if not config.dynamics_share:
+        actor_params = stop(actor_params)
     start = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), states)  # [N, ...]
 
     def act(action_key, features):
-        outputs = apply(nets.actor, actor_params, features)
-        return distributions.sample(action_key, policy_distribution(outputs, config))
+        return sample_action(action_key, policy_distribution(apply(nets.actor, actor_params, stop(features)), config))
 
     return rssm.imagine(nets, params, act, key, start, config.imagination_horizon)
 
 
-def predict(nets: Networks, params: Params, critic_params: Params, slow_params: Params, trajectory: Trajectory) -> Predictions:
-    """Reward, continue and both critics at every imagined state."""
-    params, critic_params, slow_params, trajectory = stop((params, critic_params, slow_params, trajectory))
+def predict(
+    nets: Networks,
+    config: BehaviorConfig,
+    params: Params,
+    critic_params: Params,
+    slow_params: Params,
+    trajectory: Trajectory,
+    is_terminal: jax.Array,
+) -> Predictions:
+    """Reward, continue and both critics at every imagined state; `is_terminal` bool[N] says which starts were ends.
+
+    Where values begin with a state's own reward the truth about the start takes the place of its predicted continue (V2).
+    """
+    params, critic_params, slow_params = stop((params, critic_params, slow_params))
 
     def heads(features: jax.Array) -> Predictions:
-        def two_hot_mean(module: Any, head_params: Params) -> jax.Array:
-            return distributions.two_hot_mean(apply(module, head_params, features)["logits"])
+        def scalar(module: Any, head_params: Params) -> jax.Array:
+            return distributions.scalar_mean(apply(module, head_params, features))
 
-        continue_logit = apply(nets.continue_, params["continue"], features)["logit"][..., 0]
-        return Predictions(
-            reward=two_hot_mean(nets.reward, params["reward"]),
-            continue_=jax.nn.sigmoid(continue_logit.astype(jnp.float32)),
-            value=two_hot_mean(nets.critic, critic_params),
-            slow_value=two_hot_mean(nets.critic, slow_params),
-        )
+        reward = scalar(nets.reward, params["reward"])
+        if nets.continue_:
+            logit = apply(nets.continue_, params["continue"], features)["logit"][..., 0]
+            continue_ = jax.nn.sigmoid(logit.astype(jnp.float32))
+        else:
+            continue_ = jnp.full_like(reward, config.discount)
+        return Predictions(reward, continue_, scalar(nets.critic, critic_params), scalar(nets.critic, slow_params))
 
     first, last = map_steps(heads, trajectory.features), heads(rssm.features(trajectory.last))
-    return jax.tree.map(lambda first, last: jnp.concatenate([first, last[None]]), first, last)
+    predictions = jax.tree.map(lambda first, last: jnp.concatenate([first, last[None]]), first, last)
+    if nets.continue_ and config.returns != "next_reward":
+        start = jnp.where(is_terminal, 0.0, config.discount)
+        predictions = predictions._replace(continue_=predictions.continue_.at[0].set(start))
+    return predictions
 
 
 def actor_critic_losses(
@@ -216,8 +335,11 @@ def actor_critic_losses(
         features, action, targets = rows
         policy = policy_distribution(apply(nets.actor, params["policy"], features), config)
         loss, entropy = policy_loss(policy, action, targets, config)
-        values = value_loss(apply(nets.critic, params["value"], features)["logits"], targets, config)
+        values = value_loss(apply(nets.critic, params["value"], features), targets, config)
         return {"policy": loss.mean(), "value": values.mean()}, {"policy_entropy": entropy.mean()}
 
     steps = stop((trajectory.features, trajectory.action, targets))
-    return mean_over_steps(of_rows, {"policy": actor_params, "value": critic_params}, steps)
+    losses, metrics = cast(tuple, mean_over_steps(of_rows, {"policy": actor_params, "value": critic_params}, steps))
+    if config.dynamics_share:
+        losses["policy"] += config.dynamics_share * dynamics_loss(targets).mean()
+    return losses, metrics

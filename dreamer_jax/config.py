@@ -27,6 +27,10 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _none_from_text(value: Any) -> Any:
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
 class EnvConfig(_Section):
     """The environment."""
 
@@ -43,7 +47,7 @@ class EnvConfig(_Section):
     @field_validator("camera", mode="before")
     @classmethod
     def _none_can_be_typed(cls, value: Any) -> Any:
-        return None if isinstance(value, str) and value.lower() == "none" else value
+        return _none_from_text(value)
 
     @model_validator(mode="after")
     def _options_fit_the_task(self) -> "EnvConfig":
@@ -68,15 +72,34 @@ _WIDTHS = ("deter", "hidden", "stoch", "classes", "depth", "units")
 
 
 class ModelConfig(_Section):
-    """Sizes of the world model, actor and critic (V3; the default is the author's 200m)."""
+    """What world model, actor and critic are made of, and their sizes (V3; the default is the author's 200m)."""
+
+    latent: Literal["categorical", "gaussian", "deterministic"] = Field(
+        default="categorical", description="stochastic part of the latent: of V2 and V3, of V1, or without noise [choice]"
+    )
+    core: Literal["block_gru", "layer_norm_gru", "gru", "feedforward"] = Field(
+        default="block_gru", description="recurrent core: of V3, V2, V1, or none at all [choice]"
+    )
+    norm: Literal["rms", "none"] = Field(default="rms", description="norm before activations: V3 rms, V1, V2 none [choice]")
+    activation: Literal["silu", "elu", "relu"] = Field(default="silu", description="dense layers: V3 silu, V1, V2 elu [choice]")
+    cnn: Literal["pooled", "strided"] = Field(default="pooled", description="image layers: of V3, or of V1 and V2 [choice]")
+    cnn_activation: Literal["silu", "elu", "relu"] = Field(
+        default="silu", description="of image layers: V3 silu, V2 elu, V1 relu [choice]"
+    )
+    symlog: bool = Field(default=True, description="vectors are seen and decoded through symlog (V3) [true/false]")
+    scalar_heads: Literal["two_hot", "normal"] = Field(
+        default="two_hot", description="reward head and critic: two-hot bins (V3), or squared error (V1, V2) [choice]"
+    )
+    continue_head: bool = Field(default=True, description="predict ends; without it the discount is constant [true/false]")
+    actor_scale: float = Field(default=0.01, ge=0, description="scale of the actor's last layer at the start: V3 0.01, else 1")
 
     size: Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m", "custom"] = Field(
         default="200m", description="V3's size, which sets deter, hidden, stoch, classes, depth and units"
     )
     deter: int = Field(default=8192, ge=1, description="deterministic state D [units]")
     hidden: int = Field(default=1024, ge=1, description="hidden width of the RSSM [units]")
-    stoch: int = Field(default=32, ge=1, description="categorical variables S [count]")
-    classes: int = Field(default=64, ge=2, description="classes K of each variable [count]")
+    stoch: int = Field(default=32, ge=1, description="variables S of the latent [count]")
+    classes: int = Field(default=64, ge=2, description="classes K of each categorical variable [count]")
     blocks: int = Field(default=8, ge=1, description="blocks of the block-diagonal GRU; divides deter [count]")
     depth: int = Field(default=64, ge=2, multiple_of=2, description="channels of the image layers are multiples of it [count]")
     units: int = Field(default=1024, ge=1, description="width of encoder, decoder and heads [units]")
@@ -124,7 +147,7 @@ class ModelConfig(_Section):
 
     @model_validator(mode="after")
     def _blocks_divide(self) -> "ModelConfig":
-        if self.deter % self.blocks:
+        if self.core == "block_gru" and self.deter % self.blocks:
             raise ValueError(f"deter={self.deter} is not a multiple of blocks={self.blocks}; change one of them")
         return self
 
@@ -143,6 +166,9 @@ class LossConfig(_Section):
     value: float = Field(default=1.0, ge=0, description="weight of the critic loss on imagined states")
     replay_value: float = Field(default=0.3, ge=0, description="weight of the critic loss on replayed states")
     free_nats: float = Field(default=1.0, ge=0, description="KL below which dyn and rep give no gradient [nats]")
+    free_nats_of: Literal["step", "mean"] = Field(
+        default="step", description="what is held against free_nats: the KL of each step (V3), or their mean (V1, V2) [choice]"
+    )
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
@@ -152,12 +178,39 @@ class BehaviorConfig(_Section):
 
     imagination_horizon: int = Field(default=15, ge=1, le=1000, description="imagined steps H [decisions]")
     discount_horizon: float = Field(default=333.0, gt=1, description="discount = 1 - 1/this [decisions]")
+    reward: Literal["identity", "tanh"] = Field(
+        default="identity", description="what the reward head learns: the reward, or its tanh (V2 on Atari) [choice]"
+    )
+    returns: Literal["next_reward", "own_reward", "own_reward_after_start"] = Field(
+        default="next_reward",
+        description="a value begins with the next reward (V3), or with the state's own: V2, V1 (after the start) [choice]",
+    )
+    estimator: Literal["lambda", "n_step", "reward"] = Field(
+        default="lambda", description="value estimate of V1's paper: V_lambda, V_N, or V_R without values [choice]"
+    )
     lam: float = Field(default=0.95, ge=0, le=1, description="lambda of the return [fraction]")
+    n_step: int = Field(default=15, ge=1, description="steps of the estimator n_step before it takes the value [decisions]")
+    dynamics_share: float = Field(
+        default=0.0, ge=0, le=1, description="the actor's gradient: 0 REINFORCE, 1 through the dynamics (V1), or both [share]"
+    )
+    bootstrap: Literal["critic", "slow_critic"] = Field(
+        default="critic", description="whose values returns use: V1 and V3 the critic's, V2 its slow copy's [choice]"
+    )
+    exploration: float = Field(
+        default=0.0,
+        ge=0,
+        description="noise on actions while collecting: deviation, or chance of a random choice (V1) [action]",
+    )
+    policy: Literal["bounded_normal", "tanh_normal", "truncated_normal"] = Field(
+        default="bounded_normal", description="distribution of continuous actions: V3, V1, V2 [choice]"
+    )
     entropy: float = Field(default=3e-4, ge=0, description="entropy bonus of the actor [return / nat]")
     min_std: float = Field(default=0.1, gt=0, description="smallest standard deviation of continuous actions")
     max_std: float = Field(default=1.0, gt=0, description="largest standard deviation of continuous actions")
-    slow_rate: float = Field(default=0.02, gt=0, le=1, description="step of the slow critic to the critic [fraction / update]")
+    slow_rate: float = Field(default=0.02, gt=0, le=1, description="step of the slow critic to the critic [fraction]")
+    slow_every: int = Field(default=1, ge=1, description="distance of these steps: V3 1, V2 100 [updates]")
     slow_weight: float = Field(default=1.0, ge=0, description="weight of the critic's pull towards the slow critic")
+    return_norm: bool = Field(default=True, description="divide advantages by the range of returns (V3) [true/false]")
     norm_rate: float = Field(default=0.01, gt=0, le=1, description="step of the return percentiles [fraction / update]")
     norm_low: float = Field(default=5.0, ge=0, le=100, description="lower percentile of the return range [percent]")
     norm_high: float = Field(default=95.0, ge=0, le=100, description="upper percentile of the return range [percent]")
@@ -172,21 +225,45 @@ class BehaviorConfig(_Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _choices_fit(self) -> "BehaviorConfig":
+        if self.policy == "tanh_normal" and self.entropy:
+            raise ValueError(
+                f"behavior.entropy={self.entropy} needs an entropy in closed form, which behavior.policy=tanh_normal lacks; "
+                "set behavior.entropy to 0, or choose another policy"
+            )
+        if self.returns != "next_reward" and self.imagination_horizon < 2:
+            raise ValueError(
+                f"behavior.returns={self.returns} needs behavior.imagination_horizon of 2 or more, not "
+                f"{self.imagination_horizon}: an action's outcome is the return of the state after it"
+            )
+        return self
+
     @property
     def discount(self) -> float:
         return 1.0 - 1.0 / self.discount_horizon
 
 
 class OptimizerConfig(_Section):
-    """LaProp with adaptive gradient clipping, one rate for all (V3)."""
+    """LaProp with adaptive gradient clipping and one rate for all (V3), or Adam with three rates (V1, V2)."""
 
+    algorithm: Literal["laprop", "adam"] = Field(default="laprop", description="V3 laprop; V1 and V2 adam [choice]")
     learning_rate: float = Field(default=4e-5, gt=0, description="learning rate after the warm-up [1 / update]")
+    actor_rate: float | None = Field(default=None, gt=0, description="the actor's learning rate; none: the same [1 / update]")
+    critic_rate: float | None = Field(default=None, gt=0, description="the critic's learning rate; none: the same [1 / update]")
     warmup: int = Field(default=1000, ge=0, description="updates over which the rate rises from 0 [updates]")
-    agc: float = Field(default=0.3, gt=0, description="largest gradient norm relative to the tensor's norm [ratio]")
+    agc: float = Field(default=0.3, ge=0, description="largest gradient norm relative to the tensor's; 0: no limit [ratio]")
     agc_min: float = Field(default=1e-3, gt=0, description="smallest tensor norm that AGC assumes")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the momentum [1 / update]")
     beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of the squared gradient [1 / update]")
     eps: float = Field(default=1e-20, gt=0, description="added to the root of the squared gradient")
+    clip: float = Field(default=0.0, ge=0, description="largest norm of the gradient of model, actor, critic; 0: no limit")
+    decay: float = Field(default=0.0, ge=0, lt=1, description="share of each parameter taken off at an update (V2) [fraction]")
+
+    @field_validator("actor_rate", "critic_rate", mode="before")
+    @classmethod
+    def _none_can_be_typed(cls, value: Any) -> Any:
+        return _none_from_text(value)
 
 
 class ReplayConfig(_Section):
@@ -201,6 +278,8 @@ class ReplayConfig(_Section):
     )
     online: bool = Field(default=True, description="train on new sequences first, then on uniform ones [true/false]")
     min_items: int = Field(default=1024, ge=1, description="start positions that must be held before training starts [count]")
+    prefill: int = Field(default=0, ge=0, description="decisions with random actions before training [decisions]")
+    pretrain: int = Field(default=1, ge=1, description="updates when training starts [count]")
 
 
 class TrainConfig(_Section):

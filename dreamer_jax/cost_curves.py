@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from dreamer_jax import rssm
 from dreamer_jax.config import Config, load_config
 from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.evaluation import read_specs
@@ -65,7 +64,7 @@ def measure_curves(preset: str, overrides: Mapping[str, Any], calls: int, comman
 def _measure_point(config: Config, seeds: int, calls: int) -> dict[str, Any]:
     """One update of `seeds` agents, fed from one replay of random records."""
     nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config))
-    latent, length = rssm.latent_spec(nets) if config.replay.context else None, config.replay.batch_length
+    latent, length = nets.latent.spec(nets.dtype) if config.replay.context else None, config.replay.batch_length
     replay = Replay(nets.obs_specs, nets.action_spec, latent, 2 * length + 2, 1, length, False, config.seed)
     fill(replay, nets, replay.length)
     init = jax.jit(partial(init_agent, nets, config))

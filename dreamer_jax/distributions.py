@@ -9,6 +9,7 @@ import distrax
 import jax
 import jax.numpy as jnp
 from jax.nn import log_softmax, one_hot, sigmoid, softmax
+from tensorflow_probability.substrates.jax import distributions as tfd
 
 
 def symlog(x: jax.Array) -> jax.Array:
@@ -95,6 +96,51 @@ def bounded_normal(mean: jax.Array, std: jax.Array, min_std: float, max_std: flo
     mean, std = mean.astype(jnp.float32), std.astype(jnp.float32)
     scale = (max_std - min_std) * sigmoid(std + 2.0) + min_std
     return distrax.Independent(distrax.Normal(jnp.tanh(mean), scale), 1)
+
+
+def tanh_normal(mean: jax.Array, std: jax.Array) -> distrax.Distribution:
+    """V1's continuous policy: tanh of Normal(5 tanh(mean / 5), softplus(std + log(e^5 - 1)) + 1e-4), summed over the last axis.
+
+    It has no entropy in closed form; its mode is taken to be the tanh of the normal's mean.
+    """
+    mean, std = mean.astype(jnp.float32), std.astype(jnp.float32)
+    scale = jax.nn.softplus(std + jnp.log(jnp.expm1(5.0))) + 1e-4
+    return TanhNormal(5 * jnp.tanh(mean / 5), scale)
+
+
+class TanhNormal(distrax.Independent):
+    """tanh of a diagonal normal. At -1 and 1, where log-probabilities are infinite, those of values 1e-6 inside stand."""
+
+    def __init__(self, mean: jax.Array, scale: jax.Array) -> None:
+        self.normal = distrax.Normal(mean, scale)
+        super().__init__(distrax.Transformed(self.normal, distrax.Tanh()), 1)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        return jnp.asarray(super().log_prob(jnp.clip(value, -1 + 1e-6, 1 - 1e-6)))
+
+    def mode(self) -> jax.Array:
+        return jnp.tanh(self.normal.loc)
+
+
+def truncated_normal(mean: jax.Array, std: jax.Array) -> distrax.Distribution:
+    """V2's continuous policy: Normal(tanh(mean), 2 sigmoid(std / 2) + 0.1) truncated to [-1, 1], summed over the last axis."""
+    loc, scale = jnp.tanh(mean.astype(jnp.float32)), 2 * sigmoid(std.astype(jnp.float32) / 2) + 0.1
+    return distrax.Independent(distrax.as_distribution(tfd.TruncatedNormal(loc, scale, -1.0, 1.0)), 1)
+
+
+def scalar_mean(outputs: dict[str, jax.Array]) -> jax.Array:
+    """What reward head and critic predict, from their outputs, two-hot or normal: f32[..]."""
+    return two_hot_mean(outputs["logits"]) if "logits" in outputs else outputs["mean"][..., 0].astype(jnp.float32)
+
+
+def scalar_loss(outputs: dict[str, jax.Array], target: jax.Array) -> jax.Array:
+    """Loss of reward head and critic for targets [..] -> f32[..]: two-hot (V3 eq. 11), or half the squared error (V1, V2).
+
+    No gradient to the target.
+    """
+    if "logits" in outputs:
+        return two_hot_loss(outputs["logits"], target)
+    return 0.5 * jnp.square(scalar_mean(outputs) - jax.lax.stop_gradient(target))
 
 
 def binary_loss(logit: jax.Array, target: jax.Array) -> jax.Array:

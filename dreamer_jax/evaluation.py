@@ -18,7 +18,7 @@ from dreamer_jax.envs import env_seeds, make_env, make_vector_env
 from dreamer_jax.envs.errors import one_line
 from dreamer_jax.networks import Networks, build_networks
 from dreamer_jax.plots import write_video
-from dreamer_jax.policy import initial_carry, policy_step
+from dreamer_jax.policy import Mode, initial_carry, policy_step
 from dreamer_jax.runs import check_writable, open_run, write_json
 from dreamer_jax.spaces import ActionSpec, ObsSpecs
 from dreamer_jax.train_step import acting_params, init_agent
@@ -52,7 +52,7 @@ class Policy:
         self.deterministic = deterministic
         self._nets = nets
         self._params = params
-        self._step = compile_play(nets, config, deterministic)
+        self._step = compile_play(nets, config, "deterministic" if deterministic else "sampled")
 
     def with_params(self, params: ActingParams) -> "Policy":
         """The same compiled policy with other parameters."""
@@ -69,14 +69,12 @@ class Policy:
         return self._step(self._params, carry, obs, is_first)
 
 
-def compile_play(nets: Networks, config: Config, deterministic: bool) -> Callable:
+def compile_play(nets: Networks, config: Config, mode: Mode) -> Callable:
     """The jitted `step(params, carry, obs, is_first)` of a `Policy`."""
 
     def step(params: ActingParams, carry: PlayCarry, obs: dict[str, jax.Array], is_first: jax.Array):
         key, step_key = jax.random.split(carry.key)
-        action, policy = policy_step(
-            nets, config.behavior, params, step_key, carry.policy, obs, jnp.asarray(is_first), deterministic
-        )
+        action, policy = policy_step(nets, config.behavior, params, step_key, carry.policy, obs, jnp.asarray(is_first), mode)
         return action, PlayCarry(policy, key)
 
     return jax.jit(step)

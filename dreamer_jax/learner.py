@@ -42,8 +42,8 @@ class Learner:
         # A copy: the state itself is donated to the next update.
         self._copy = jax.jit(lambda state: jax.tree.map(jnp.copy, acting_params(state)))
         self._add = jax.jit(lambda total, row: jax.tree.map(jnp.add, total, row), donate_argnums=0)
-        self._from_stored = jax.jit(lambda stored: rssm.from_stored(nets, stored))
-        self._to_stored = jax.jit(lambda latents: rssm.to_stored(nets, latents))
+        self._from_stored = jax.jit(nets.latent.from_stored)
+        self._to_stored = jax.jit(nets.latent.to_stored)
         self._zero_state = self._place(rssm.initial_state(nets, (len(states), self._batch_size)))
         self._metrics: Metrics | None = None  # sums since they were last fetched
         self._summed = 0
@@ -105,7 +105,10 @@ class Learner:
         if sequences[0].start_deter is None:
             return self._zero_state
         deter, stoch = _stack([(row.start_deter, row.start_stoch) for row in sequences])
-        return self._from_stored(StoredLatent(*self._place((deter.view(self._nets.dtype), stoch))))
+        deter = deter.view(self._nets.dtype)
+        if not self._nets.latent.spec(self._nets.dtype).classes:
+            stoch = stoch.view(self._nets.dtype)
+        return self._from_stored(StoredLatent(*self._place((deter, stoch))))
 
     def _place(self, tree: Any) -> Any:
         return jax.device_put(tree, self._sharding)

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_jax import rssm
 from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config, ConfigError, parse_config
@@ -123,7 +122,7 @@ def describe(config: Config, seeds: int = 1) -> str:
 
 def _stored(nets: Networks, config: Config) -> LatentSpec | None:
     """What the replay holds of each latent; None without replay context."""
-    return rssm.latent_spec(nets) if config.replay.context else None
+    return nets.latent.spec(nets.dtype) if config.replay.context else None
 
 
 def _open_envs(stack: contextlib.ExitStack, configs: Sequence[Config], seeds: Sequence[int]) -> VectorEnv:
@@ -196,7 +195,7 @@ class _Training:
         self.learner = Learner(self.nets, config, states, [run.replay for run in self.runs])
         self.ratio = TrainRatio(config.replay.train_ratio, config.replay.batch_size, config.replay.batch_length)
         self.ratio.previous = self._lead.train_ratio
-        self.policy = compile_policy(self.nets, config.behavior, deterministic=False, seeds=len(self.runs))
+        self.policy = compile_policy(self.nets, config.behavior, "exploring", seeds=len(self.runs))
         # For evaluations: compiled once, given the newest parameters each time.
         self.players = {mode: Policy(self.nets, config, self._newest(0), deterministic=mode) for mode in (True, False)}
 
@@ -248,8 +247,14 @@ class _Training:
             for i in self.active:
                 own = self._of_seed(i)
                 self.runs[i].store(step[own], prev_action[own], {name: value[i] for name, value in latent.items()})
-            if self._lead.replay.items >= config.replay.min_items:
+            prefilled = self._lead.counters.decisions >= config.replay.prefill
+            if not prefilled:
+                action = self._random_action(counter)
+                carry = carry.replace(prev_action=jnp.asarray(action, carry.prev_action.dtype))
+            elif self._lead.replay.items >= config.replay.min_items:
                 due = self.ratio(self._lead.counters.records)
+                if not self._lead.counters.updates:
+                    due = config.replay.pretrain
                 self.learner.update(due)
                 for i in self.active:
                     self.runs[i].counters.updates += due
@@ -265,6 +270,18 @@ class _Training:
             if eval_due(self._frames):
                 for i in self.active:
                     self._evaluate(i)
+
+    def _random_action(self, counter: int) -> np.ndarray:
+        """f32[N, E, A]: uniform in [-1, 1], or a random choice; its randomness is the seed's and the counter's."""
+        spec, actions = self.envs.action_spec, []
+        for run in self.runs:
+            rng = np.random.default_rng([run.config.seed, counter])
+            shape = (self.config.env.num_envs, spec.size)
+            if spec.discrete:
+                actions.append(np.eye(spec.size)[rng.integers(spec.size, size=shape[0])])
+            else:
+                actions.append(rng.uniform(-1, 1, shape))
+        return np.asarray(actions, np.float32)
 
     @property
     def _lead(self) -> SeedRun:

@@ -1,6 +1,6 @@
-"""Linen layers: encoder, RSSM cell, decoder and heads (V3). Parameters and layers only: no scans, no losses.
+"""Linen layers: encoder, RSSM, decoder and heads. Parameters and layers only: no scans, no losses.
 
-Parameters are float32; `dtype` is the compute dtype of matmuls and activations. Norms reduce in float32.
+Parameters are float32; a style's dtype is the compute dtype of matmuls and activations. Norms reduce in float32.
 """
 
 import itertools
@@ -16,16 +16,30 @@ import numpy as np
 
 from dreamer_jax.config import ConfigError, ModelConfig
 from dreamer_jax.distributions import symlog
+from dreamer_jax.latents import Latent, make_latent
 from dreamer_jax.spaces import ActionSpec, ObsSpec, ObsSpecs
 from dreamer_jax.types import Params
 
 Dtype = Any
 Specs = tuple[tuple[str, ObsSpec], ...]  # (key, what it holds), sorted
 
-IMAGE_MULTS = (2, 3, 4, 4)  # channels of the four levels of encoder and decoder, in units of `depth`
+IMAGE_MULTS = (2, 3, 4, 4)  # V3: channels of the four levels of encoder and decoder, in units of `depth`
 IMAGE_FACTOR = 2 ** len(IMAGE_MULTS)
 DECODER_BLOCKS = 8
 CPU_IMAGES = 64  # that a CPU convolves at once
+STRIDED_MULTS = (1, 2, 4, 8)  # V1 and V2: channels of the four strided convolutions
+STRIDED_KERNELS = (5, 5, 6, 6)  # and the kernels of the four transposed ones, which give 64x64
+
+ACTIVATIONS = {"silu": nn.silu, "elu": nn.elu, "relu": nn.relu}
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the hidden layers have in common: norm, activation and compute dtype. V3's by default."""
+
+    norm: str = "rms"
+    activation: str = "silu"
+    dtype: Dtype = jnp.float32
 
 
 def kernel_init(scale: float = 1.0, in_axis: int | tuple[int, ...] = -2) -> nn.initializers.Initializer:
@@ -77,81 +91,143 @@ class BlockLinear(nn.Module):
 
 
 class NormAct(nn.Module):
-    """RMSNorm over the last axis (float32, epsilon 1e-4 inside the root), then SiLU."""
+    """RMSNorm over the last axis (float32, epsilon 1e-4 inside the root) where the style has a norm, then the activation."""
 
-    dtype: Dtype = jnp.float32
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.silu(nn.RMSNorm(epsilon=1e-4, dtype=self.dtype, name="norm")(x))
+        if self.style.norm == "rms":
+            x = nn.RMSNorm(epsilon=1e-4, dtype=self.style.dtype, name="norm")(x)
+        return ACTIVATIONS[self.style.activation](x)
 
 
 class MLP(nn.Module):
-    """`layers` times Linear -> RMSNorm -> SiLU."""
+    """`layers` times Linear -> norm -> activation."""
 
     layers: int
     units: int
-    dtype: Dtype = jnp.float32
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i in range(self.layers):
-            x = Linear(self.units, dtype=self.dtype, name=f"linear{i}")(x)
-            x = NormAct(self.dtype, name=f"act{i}")(x)
+            x = Linear(self.units, dtype=self.style.dtype, name=f"linear{i}")(x)
+            x = NormAct(self.style, name=f"act{i}")(x)
         return x
 
 
-class RSSM(nn.Module):
-    """Recurrent state-space model with a block-diagonal GRU (V3): sizes as in `ModelConfig`."""
+class BlockGRU(nn.Module):
+    """V3's recurrent core, h' = f(h, z, a): a block-diagonal GRU with norms."""
 
     config: ModelConfig
-    dtype: Dtype = jnp.float32
+    style: Style
 
-    def setup(self) -> None:
-        c, dtype = self.config, self.dtype
-        self.deter_in = MLP(1, c.hidden, dtype)
-        self.stoch_in = MLP(1, c.hidden, dtype)
-        self.action_in = MLP(1, c.hidden, dtype)
-        self.recurrent = [BlockLinear(c.deter, c.blocks, dtype) for _ in range(c.recurrent_layers)]
-        self.recurrent_act = [NormAct(dtype) for _ in range(c.recurrent_layers)]
-        self.gates = BlockLinear(3 * c.deter, c.blocks, dtype)
-        self.prior_mlp = MLP(c.prior_layers, c.hidden, dtype)
-        self.prior_logits = Linear(c.stoch * c.classes, dtype=dtype)
-        self.posterior_mlp = MLP(c.posterior_layers, c.hidden, dtype)
-        self.posterior_logits = Linear(c.stoch * c.classes, dtype=dtype)
-
-    def core(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
-        """h' = f(h, z, a): deter [.., D], stoch [.., S, K], action [.., A] -> deter [.., D].
-
-        The three gates are split inside each block, and the reset gate multiplies the candidate's pre-activation.
-        """
+    @nn.compact
+    def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
+        """The three gates are split inside each block, and the reset gate multiplies the candidate's pre-activation."""
+        c, dtype = self.config, self.style.dtype
         action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action)))
-        inputs = jnp.concatenate(
-            [self.deter_in(deter), self.stoch_in(flatten_stoch(stoch)), self.action_in(action)], -1
-        )  # [.., 3U]
-        deter = deter.astype(self.dtype)
+        parts = {"deter_in": deter, "stoch_in": stoch, "action_in": action}
+        inputs = jnp.concatenate([MLP(1, c.hidden, self.style, name=name)(x) for name, x in parts.items()], -1)  # [.., 3U]
+        deter = deter.astype(dtype)
         x, shared = deter, inputs  # the first layer alone sees the inputs
-        for linear, act in zip(self.recurrent, self.recurrent_act, strict=True):
-            x, shared = act(jnp.concatenate(linear(x, shared), -1)), None  # [.., D]
+        for i in range(c.recurrent_layers):
+            x = BlockLinear(c.deter, c.blocks, dtype, name=f"recurrent_{i}")(x, shared)
+            x, shared = NormAct(self.style, name=f"recurrent_act_{i}")(jnp.concatenate(x, -1)), None  # [.., D]
         new = []
-        for gates, old in zip(self.gates(x), jnp.split(deter, self.config.blocks, axis=-1), strict=True):
+        for gates, old in zip(
+            BlockLinear(3 * c.deter, c.blocks, dtype, name="gates")(x), jnp.split(deter, c.blocks, axis=-1), strict=True
+        ):
             reset, candidate, update = jnp.split(gates, 3, axis=-1)
             candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
             update = nn.sigmoid(update - 1)
             new.append(update * candidate + (1 - update) * old)
         return jnp.concatenate(new, -1)
 
+
+class LayerNormGRU(nn.Module):
+    """V2's recurrent core: one dense layer on inputs and h, a LayerNorm over all three gates, update bias -1."""
+
+    config: ModelConfig
+    style: Style
+
+    @nn.compact
+    def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
+        c, dtype = self.config, self.style.dtype
+        deter = deter.astype(dtype)
+        x = jnp.concatenate([stoch.astype(dtype), action.astype(dtype)], -1)
+        x = jnp.concatenate([MLP(1, c.hidden, self.style, name="inputs")(x), deter], -1)
+        gates = Linear(3 * c.deter, dtype=dtype, name="gates")(x)
+        gates = nn.LayerNorm(epsilon=1e-3, dtype=dtype, name="norm")(gates)
+        reset, candidate, update = jnp.split(gates, 3, axis=-1)
+        candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
+        update = nn.sigmoid(update - 1)
+        return update * candidate + (1 - update) * deter
+
+
+class GRU(nn.Module):
+    """The recurrent core of PlaNet and V1: a hidden layer, then a standard GRU."""
+
+    config: ModelConfig
+    style: Style
+
+    @nn.compact
+    def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
+        c, dtype = self.config, self.style.dtype
+        x = jnp.concatenate([stoch.astype(dtype), action.astype(dtype)], -1)
+        x = MLP(1, c.hidden, self.style, name="inputs")(x)
+        new, _ = nn.GRUCell(c.deter, dtype=dtype, name="gru")(deter.astype(dtype), x)
+        return new
+
+
+class Feedforward(nn.Module):
+    """No memory: a hidden layer on the previous latent and action. The simplest model of what comes next."""
+
+    config: ModelConfig
+    style: Style
+
+    @nn.compact
+    def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
+        x = jnp.concatenate([stoch.astype(self.style.dtype), action.astype(self.style.dtype)], -1)
+        return MLP(1, deter.shape[-1], self.style, name="inputs")(x)
+
+
+CORES = {"block_gru": BlockGRU, "layer_norm_gru": LayerNormGRU, "gru": GRU, "feedforward": Feedforward}
+
+
+class RSSM(nn.Module):
+    """Recurrent state-space model: a deterministic core, and a prior and a posterior over the latent."""
+
+    config: ModelConfig
+    outputs: int  # of prior and posterior, see latents.py
+    style: Style
+
+    def setup(self) -> None:
+        c, style = self.config, self.style
+        self.cell = CORES[c.core](c, style)
+        self.prior_mlp = MLP(c.prior_layers, c.hidden, style)
+        self.prior_out = Linear(self.outputs, dtype=style.dtype)
+        self.posterior_mlp = MLP(c.posterior_layers, c.hidden, style)
+        self.posterior_out = Linear(self.outputs, dtype=style.dtype)
+
+    def core(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
+        """h' = f(h, z, a): deter [.., D], stoch [.., S, K] or [.., S], action [.., A] -> deter [.., D]."""
+        return self.cell(deter, flatten_stoch(deter, stoch), action)
+
     def prior(self, deter: jax.Array) -> jax.Array:
-        """deter [.., D] -> prior logits [.., S, K]."""
-        return self._to_logits(self.prior_logits(self.prior_mlp(deter)))
+        """deter [.., D] -> the prior's outputs [.., O]."""
+        return self.prior_out(self.prior_mlp(deter))
 
     def posterior(self, deter: jax.Array, embed: jax.Array) -> jax.Array:
-        """deter [.., D], embed [.., E] -> posterior logits [.., S, K]. It does not see the prior."""
-        x = jnp.concatenate([deter.astype(self.dtype), embed.astype(self.dtype)], -1)
-        return self._to_logits(self.posterior_logits(self.posterior_mlp(x)))
+        """deter [.., D], embed [.., E] -> the posterior's outputs [.., O]. It does not see the prior.
 
-    def _to_logits(self, x: jax.Array) -> jax.Array:
-        return x.reshape((*x.shape[:-1], self.config.stoch, self.config.classes))
+        Without memory (the feedforward core) it sees the embedding alone.
+        """
+        x = embed.astype(self.style.dtype)
+        if self.config.core != "feedforward":
+            x = jnp.concatenate([deter.astype(self.style.dtype), x], -1)
+        return self.posterior_out(self.posterior_mlp(x))
 
     def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array, embed: jax.Array) -> None:
         """Touches every parameter; for `init`."""
@@ -161,29 +237,29 @@ class RSSM(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """Images uint8 [.., H, W, C] -> [.., E]: four times convolution -> 2x2 max-pool -> RMSNorm -> SiLU.
+    """Images uint8 [.., H, W, C] -> [.., E]: four times convolution -> 2x2 max-pool -> norm -> activation (V3).
 
     Sizes that are no multiple of 16 are padded by repeating the edge.
     """
 
     depth: int
-    dtype: Dtype = jnp.float32
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         batch, (height, width, channels) = images.shape[:-3], images.shape[-3:]
-        x = images.reshape((-1, height, width, channels)).astype(self.dtype) / 255 - 0.5
+        x = images.reshape((-1, height, width, channels)).astype(self.style.dtype) / 255 - 0.5
         x = jnp.pad(x, ((0, 0), (0, -height % IMAGE_FACTOR), (0, -width % IMAGE_FACTOR), (0, 0)), mode="edge")
         for i, mult in enumerate(IMAGE_MULTS):
-            x = ImageConv(self.depth * mult, False, self.dtype, name=f"conv{i}")(x)
+            x = ImageConv(self.depth * mult, False, self.style.dtype, name=f"conv{i}")(x)
             rows, height, width, channels = x.shape
             x = x.reshape((rows, height // 2, 2, width // 2, 2, channels)).max((2, 4))
-            x = NormAct(self.dtype, name=f"act{i}")(x)
+            x = NormAct(self.style, name=f"act{i}")(x)
         return x.reshape((*batch, -1))  # in (H, W, C) order
 
 
 class ImageDecoder(nn.Module):
-    """deter [.., D], stoch [.., S, K] -> images [.., H, W, C] in [0, 1].
+    """deter [.., D], stoch of the same state -> images [.., H, W, C] in [0, 1] (V3).
 
     The smallest map comes from both parts of the latent: a block-diagonal layer on deter, whose blocks become groups of
     channels, plus an MLP on stoch. Then four times nearest-neighbour doubling and a convolution.
@@ -192,26 +268,81 @@ class ImageDecoder(nn.Module):
     shape: tuple[int, int, int]
     depth: int
     units: int
-    dtype: Dtype = jnp.float32
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, deter: jax.Array, stoch: jax.Array) -> jax.Array:
         height, width, channels = self.shape
         rows, columns = -(-height // IMAGE_FACTOR), -(-width // IMAGE_FACTOR)
-        maps = self.depth * IMAGE_MULTS[-1]
-        deter = deter.reshape((-1, deter.shape[-1]))
-        flat = flatten_stoch(stoch).reshape((deter.shape[0], -1))
+        maps, dtype, batch = self.depth * IMAGE_MULTS[-1], self.style.dtype, deter.shape[:-1]
+        stoch = flatten_stoch(deter, stoch)
+        deter, stoch = deter.reshape((-1, deter.shape[-1])), stoch.reshape((-1, stoch.shape[-1]))
 
-        blocks = BlockLinear(rows * columns * maps, DECODER_BLOCKS, self.dtype, name="deter_map")(deter)
+        blocks = BlockLinear(rows * columns * maps, DECODER_BLOCKS, dtype, name="deter_map")(deter)
         x = jnp.concatenate([block.reshape((-1, rows, columns, maps // DECODER_BLOCKS)) for block in blocks], -1)
-        y = MLP(1, 2 * self.units, self.dtype, name="stoch_mlp")(flat)
-        x += Linear(rows * columns * maps, dtype=self.dtype, name="stoch_map")(y).reshape(x.shape)
-        x = NormAct(self.dtype, name="map_act")(x)
+        y = MLP(1, 2 * self.units, self.style, name="stoch_mlp")(stoch)
+        x += Linear(rows * columns * maps, dtype=dtype, name="stoch_map")(y).reshape(x.shape)
+        x = NormAct(self.style, name="map_act")(x)
         for i, mult in reversed(tuple(enumerate(IMAGE_MULTS[:-1]))):
-            x = ImageConv(self.depth * mult, True, self.dtype, name=f"conv{i}")(x)
-            x = NormAct(self.dtype, name=f"act{i}")(x)
-        x = nn.sigmoid(ImageConv(channels, True, self.dtype, name="image")(x))
-        return x[:, :height, :width].reshape((*stoch.shape[:-2], *self.shape))
+            x = ImageConv(self.depth * mult, True, dtype, name=f"conv{i}")(x)
+            x = NormAct(self.style, name=f"act{i}")(x)
+        x = nn.sigmoid(ImageConv(channels, True, dtype, name="image")(x))
+        return x[:, :height, :width].reshape((*batch, *self.shape))
+
+
+class StridedImageEncoder(nn.Module):
+    """Images uint8 [.., 64, 64, C] -> [.., 32 * depth]: four 4x4 convolutions, stride 2, no padding (PlaNet, V1, V2)."""
+
+    depth: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = images.reshape((-1, *images.shape[-3:])).astype(self.style.dtype) / 255 - 0.5
+        for i, mult in enumerate(STRIDED_MULTS):
+            x = nn.Conv(
+                self.depth * mult,
+                (4, 4),
+                2,
+                padding="VALID",
+                dtype=self.style.dtype,
+                kernel_init=kernel_init(),
+                name=f"conv{i}",
+            )(x)
+            x = NormAct(self.style, name=f"act{i}")(x)
+        return x.reshape((*images.shape[:-3], -1))
+
+
+class StridedImageDecoder(nn.Module):
+    """deter [.., D], stoch of the same state -> images [.., 64, 64, C], not bounded to [0, 1] (PlaNet, V1, V2).
+
+    One dense layer makes a 1x1 map; four transposed convolutions with stride 2 and no padding make the image.
+    """
+
+    channels: int
+    depth: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, deter: jax.Array, stoch: jax.Array) -> jax.Array:
+        dtype = self.style.dtype
+        x = jnp.concatenate([deter.astype(dtype), flatten_stoch(deter, stoch).astype(dtype)], -1)
+        x = Linear(32 * self.depth, dtype=dtype, name="map")(x).reshape((-1, 1, 1, 32 * self.depth))
+        layers = (*(self.depth * mult for mult in reversed(STRIDED_MULTS[:-1])), self.channels)
+        for i, (channels, size) in enumerate(zip(layers, STRIDED_KERNELS, strict=True)):
+            x = nn.ConvTranspose(
+                channels,
+                (size, size),
+                (2, 2),
+                padding="VALID",
+                dtype=dtype,
+                kernel_init=kernel_init(in_axis=-1),
+                transpose_kernel=True,
+                name=f"conv{i}",
+            )(x)
+            if i + 1 < len(layers):
+                x = NormAct(self.style, name=f"act{i}")(x)
+        return (x + 0.5).reshape((*deter.shape[:-1], *x.shape[-3:]))
 
 
 class ImageConv(nn.Module):
@@ -269,58 +400,66 @@ def image_groups(specs: Specs) -> dict[tuple[int, int], list[str]]:
 class Encoder(nn.Module):
     """Observations {name: [.., *shape]} -> tokens [.., E].
 
-    Vectors (symlog) and indices (one-hot) together go through an MLP, images through a CNN for each size.
+    Vectors (through symlog where the model uses it) and indices (one-hot) together go through an MLP, images through a CNN for
+    each size.
     """
 
     specs: Specs
     config: ModelConfig
-    dtype: Dtype = jnp.float32
+    style: Style
+    image_style: Style
 
     @nn.compact
     def __call__(self, obs: dict[str, jax.Array]) -> jax.Array:
-        vectors, tokens = [], []
+        c, vectors, tokens = self.config, [], []
         for name, spec in self.specs:
             if spec.kind == "discrete":
                 vectors.append(nn.one_hot(obs[name], spec.classes))
             elif spec.kind == "vector":
                 batch = obs[name].shape[: obs[name].ndim - len(spec.shape)]
-                vectors.append(symlog(obs[name].astype(jnp.float32)).reshape((*batch, -1)))
+                vector = obs[name].astype(jnp.float32)
+                vectors.append((symlog(vector) if c.symlog else vector).reshape((*batch, -1)))
         if vectors:
-            x = jnp.concatenate(vectors, -1)
-            tokens.append(MLP(self.config.encoder_layers, self.config.units, self.dtype, name="mlp")(x))
+            tokens.append(MLP(c.encoder_layers, c.units, self.style, name="mlp")(jnp.concatenate(vectors, -1)))
+        layer = StridedImageEncoder if c.cnn == "strided" else ImageEncoder
         for (height, width), names in image_groups(self.specs).items():
             images = jnp.concatenate([obs[name] for name in names], -1)
-            tokens.append(ImageEncoder(self.config.depth, self.dtype, name=f"cnn_{height}x{width}")(images))
+            tokens.append(layer(c.depth, self.image_style, name=f"cnn_{height}x{width}")(images))
         return jnp.concatenate(tokens, -1)
 
 
 class Decoder(nn.Module):
-    """Latent [.., D], [.., S, K] -> {name: prediction}: symlog vectors and images in [0, 1] [.., *shape], index logits.
+    """deter [.., D], stoch of the same state -> {name: prediction}: vectors (in symlog space where the model uses it) and
+    images [.., *shape], index logits.
 
     The input order of the MLP is stoch, deter: the opposite of the heads' (as in the author's code).
     """
 
     specs: Specs
     config: ModelConfig
-    dtype: Dtype = jnp.float32
+    style: Style
+    image_style: Style
 
     @nn.compact
     def __call__(self, deter: jax.Array, stoch: jax.Array) -> dict[str, jax.Array]:
-        c, predictions = self.config, {}
+        c, dtype, predictions = self.config, self.style.dtype, {}
         flat = {name: spec for name, spec in self.specs if spec.kind != "image"}
         if flat:
-            x = jnp.concatenate([flatten_stoch(stoch).astype(self.dtype), deter.astype(self.dtype)], -1)
-            x = MLP(c.decoder_layers, c.units, self.dtype, name="mlp")(x)
+            x = jnp.concatenate([flatten_stoch(deter, stoch).astype(dtype), deter.astype(dtype)], -1)
+            x = MLP(c.decoder_layers, c.units, self.style, name="mlp")(x)
             for name, spec in flat.items():
                 size = spec.classes if spec.kind == "discrete" else math.prod(spec.shape)
                 shape = (size,) if spec.kind == "discrete" else spec.shape
-                predictions[name] = Linear(size, dtype=self.dtype, name=name)(x).reshape((*x.shape[:-1], *shape))
+                predictions[name] = Linear(size, dtype=dtype, name=name)(x).reshape((*x.shape[:-1], *shape))
         channels = {name: spec.shape[-1] for name, spec in self.specs if spec.kind == "image"}
         for (height, width), names in image_groups(self.specs).items():
-            shape = (height, width, sum(channels[name] for name in names))
-            images = ImageDecoder(shape, c.depth, c.units, self.dtype, name=f"cnn_{height}x{width}")(deter, stoch)
+            name, total = f"cnn_{height}x{width}", sum(channels[name] for name in names)
+            if c.cnn == "strided":
+                layer = StridedImageDecoder(total, c.depth, self.image_style, name=name)
+            else:
+                layer = ImageDecoder((height, width, total), c.depth, c.units, self.image_style, name=name)
             ends = list(itertools.accumulate(channels[name] for name in names))[:-1]
-            predictions |= dict(zip(names, jnp.split(images, ends, -1), strict=True))
+            predictions |= dict(zip(names, jnp.split(layer(deter, stoch), ends, -1), strict=True))
         return predictions
 
 
@@ -331,26 +470,28 @@ class Head(nn.Module):
     layers: int
     units: int
     scale: float
-    dtype: Dtype = jnp.float32
+    style: Style
 
     @nn.compact
     def __call__(self, features: jax.Array) -> dict[str, jax.Array]:
-        x = MLP(self.layers, self.units, self.dtype, name="mlp")(features)
-        return {name: Linear(size, self.scale, self.dtype, name=name)(x) for name, size in self.outputs}
+        x = MLP(self.layers, self.units, self.style, name="mlp")(features)
+        return {name: Linear(size, self.scale, self.style.dtype, name=name)(x) for name, size in self.outputs}
 
 
 @dataclass(frozen=True)
 class Networks:
     """Every module of an agent. Built once; holds no parameters.
 
-    `obs_specs` has the keys that the encoder or the decoder uses: what the replay has to hold.
+    `obs_specs` has the keys that the encoder or the decoder uses: what the replay has to hold. `continue_` is None where the
+    discount is constant.
     """
 
     encoder: Encoder
     rssm: RSSM
+    latent: Latent
     decoder: Decoder
     reward: Head
-    continue_: Head
+    continue_: Head | None
     actor: Head
     critic: Head
     obs_specs: ObsSpecs
@@ -362,31 +503,36 @@ def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: Action
     """Builds the modules for an environment's spaces; keys are used in sorted order.
 
     Raises:
-      ConfigError: `encoder_keys` or `decoder_keys` takes no key, an image is too small for the layers, or images are decoded
-        from a `deter` that is no multiple of 8.
+      ConfigError: `encoder_keys` or `decoder_keys` takes no key, an image does not fit the layers, or images are decoded from a
+        `deter` that is no multiple of 8.
     """
-    encoded = _select(obs_specs, config.encoder_keys, "encoder")
-    decoded = _select(obs_specs, config.decoder_keys, "decoder")
-    if image_groups(decoded) and config.deter % DECODER_BLOCKS:
+    encoded = _select(config, obs_specs, config.encoder_keys, "encoder")
+    decoded = _select(config, obs_specs, config.decoder_keys, "decoder")
+    if config.cnn == "pooled" and image_groups(decoded) and config.deter % DECODER_BLOCKS:
         raise ConfigError(f"model.deter={config.deter} is not a multiple of {DECODER_BLOCKS}, which decoding images needs")
-    two_hot = (("logits", config.bins),)
+    style = Style(config.norm, config.activation, dtype)
+    image_style = Style(config.norm, config.cnn_activation, dtype)
+    # Two-hot heads begin at zero; the author's other heads do not.
+    scalar, scale = ((("logits", config.bins),), 0.0) if config.scalar_heads == "two_hot" else ((("mean", 1),), 1.0)
     size = action_spec.size
     policy = (("logits", size),) if action_spec.discrete else (("mean", size), ("std", size))
+    latent = make_latent(config)
     return Networks(
-        encoder=Encoder(encoded, config, dtype),
-        rssm=RSSM(config, dtype),
-        decoder=Decoder(decoded, config, dtype),
-        reward=Head(two_hot, config.reward_layers, config.units, 0.0, dtype),
-        continue_=Head((("logit", 1),), config.continue_layers, config.units, 1.0, dtype),
-        actor=Head(policy, config.actor_layers, config.units, 0.01, dtype),
-        critic=Head(two_hot, config.critic_layers, config.units, 0.0, dtype),
+        encoder=Encoder(encoded, config, style, image_style),
+        rssm=RSSM(config, latent.outputs, style),
+        latent=latent,
+        decoder=Decoder(decoded, config, style, image_style),
+        reward=Head(scalar, config.reward_layers, config.units, scale, style),
+        continue_=Head((("logit", 1),), config.continue_layers, config.units, 1.0, style) if config.continue_head else None,
+        actor=Head(policy, config.actor_layers, config.units, config.actor_scale, style),
+        critic=Head(scalar, config.critic_layers, config.units, scale, style),
         obs_specs=dict(sorted({**dict(encoded), **dict(decoded)}.items())),
         action_spec=action_spec,
         dtype=dtype,
     )
 
 
-def _select(obs_specs: ObsSpecs, pattern: str, part: str) -> Specs:
+def _select(config: ModelConfig, obs_specs: ObsSpecs, pattern: str, part: str) -> Specs:
     """The keys that a part of the world model works on."""
     chosen = tuple((name, spec) for name, spec in sorted(obs_specs.items()) if re.fullmatch(pattern, name))
     if obs_specs and not chosen:
@@ -397,6 +543,11 @@ def _select(obs_specs: ObsSpecs, pattern: str, part: str) -> Specs:
                 f"observation key {name!r} is an image of {spec.shape[0]}x{spec.shape[1]} pixels; at least "
                 f"{IMAGE_FACTOR}x{IMAGE_FACTOR} are needed. Enlarge it with gymnasium.wrappers.ResizeObservation, or leave it "
                 f"out with --model.encoder_keys and --model.decoder_keys"
+            )
+        if spec.kind == "image" and config.cnn == "strided" and spec.shape[:2] != (64, 64):
+            raise ConfigError(
+                f"observation key {name!r} is an image of {spec.shape[0]}x{spec.shape[1]} pixels; model.cnn=strided takes "
+                "64x64. Resize it with gymnasium.wrappers.ResizeObservation, or choose --model.cnn pooled"
             )
     return chosen
 
@@ -418,6 +569,6 @@ def apply(module: nn.Module, params: Params, *inputs: Any, method: str | None = 
     return module.apply({"params": params}, *inputs, method=method)
 
 
-def flatten_stoch(stoch: jax.Array) -> jax.Array:
-    """[.., S, K] -> [.., S*K]."""
-    return stoch.reshape((*stoch.shape[:-2], -1))
+def flatten_stoch(deter: jax.Array, stoch: jax.Array) -> jax.Array:
+    """stoch [.., S, K] or [.., S] of a state -> [.., S*K] or [.., S]."""
+    return stoch.reshape((*deter.shape[:-1], -1))

@@ -1,4 +1,4 @@
-"""V3's optimiser as one optax chain: adaptive gradient clipping, then LaProp with a linear warm-up."""
+"""The optimiser as one optax chain: V3's LaProp with adaptive gradient clipping, or the Adam of V1 and V2."""
 
 import jax
 import jax.numpy as jnp
@@ -28,18 +28,28 @@ def tensor_norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.vdot(x, x, precision="highest"))
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """AGC -> RMS scaling -> momentum -> learning rate (LaProp: momentum comes after the RMS scaling).
+def make_optimizer(config: OptimizerConfig, own_rate: float | None = None) -> optax.GradientTransformation:
+    """Clipping -> LaProp or Adam -> learning rate -> weight decay.
 
-    Both averages are bias-corrected. The very first update has learning rate 0 when there is a warm-up.
+    LaProp is RMS scaling, then momentum; in Adam they are independent. All averages are bias-corrected. The very first update
+    has learning rate 0 when there is a warm-up.
+
+    Args:
+      own_rate: the learning rate of one of world model, actor and critic, in the place of the common one.
     """
-    if config.warmup:
-        rate = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
+    peak = own_rate or config.learning_rate
+    rate = optax.linear_schedule(0.0, peak, config.warmup) if config.warmup else optax.constant_schedule(peak)
+    steps = []
+    if config.agc:
+        steps.append(clip_by_tensor_norm(config.agc, config.agc_min))
+    if config.clip:
+        steps.append(optax.clip_by_global_norm(config.clip))
+    if config.algorithm == "laprop":
+        steps.append(optax.scale_by_rms(decay=config.beta2, eps=config.eps, eps_in_sqrt=False, bias_correction=True))
+        steps.append(optax.ema(config.beta1, debias=True))
     else:
-        rate = optax.constant_schedule(config.learning_rate)
-    return optax.chain(
-        clip_by_tensor_norm(config.agc, config.agc_min),
-        optax.scale_by_rms(decay=config.beta2, eps=config.eps, eps_in_sqrt=False, bias_correction=True),
-        optax.ema(config.beta1, debias=True),
-        optax.scale_by_learning_rate(rate),
-    )
+        steps.append(optax.scale_by_adam(config.beta1, config.beta2, config.eps))
+    steps.append(optax.scale_by_learning_rate(rate))
+    if config.decay:
+        steps.append(optax.add_decayed_weights(-config.decay))  # not times the learning rate (V2)
+    return optax.chain(*steps)

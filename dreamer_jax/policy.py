@@ -1,5 +1,7 @@
 """Acting: one step of filtering and one action, compiled."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -8,7 +10,10 @@ from dreamer_jax.behavior import policy_distribution
 from dreamer_jax.config import BehaviorConfig
 from dreamer_jax.networks import Networks, apply
 from dreamer_jax.seeds import over_seeds
+from dreamer_jax.spaces import ActionSpec
 from dreamer_jax.types import ActingParams, PolicyCarry
+
+Mode = Literal["deterministic", "sampled", "exploring"]
 
 
 def initial_carry(nets: Networks, batch: int) -> PolicyCarry:
@@ -24,29 +29,43 @@ def policy_step(
     carry: PolicyCarry,
     obs: dict[str, jax.Array],
     is_first: jax.Array,
-    deterministic: bool,
+    mode: Mode,
 ) -> tuple[jax.Array, PolicyCarry]:
     """Filters obs {name: [B, ...]} and chooses an action f32[B, A].
 
-    is_first bool[B] resets the carry. Deterministic takes the most likely action (the mean of a normal); the latent is
-    sampled from the posterior in both cases, as in training. The carry holds the latent that the replay stores.
+    is_first bool[B] resets the carry. "deterministic" takes the most likely action (the mean of a normal), "sampled" draws it,
+    "exploring" adds what `behavior.exploration` asks for; the latent is sampled from the posterior in all cases, as in
+    training. The carry holds the latent that the replay stores.
     """
     latent_key, action_key = jax.random.split(key)
     embed = apply(nets.encoder, params.world_model["encoder"], obs)
     latent, _ = rssm.observe_step(nets, params.world_model, latent_key, carry.latent, carry.prev_action, embed, is_first)
     outputs = apply(nets.actor, params.actor, rssm.features(latent))
     dist = policy_distribution(outputs, config)
-    action = dist.mode() if deterministic else distributions.sample(action_key, dist)
+    action = dist.mode() if mode == "deterministic" else distributions.sample(action_key, dist)
+    if mode == "exploring" and config.exploration:
+        action = explore(jax.random.fold_in(action_key, 1), action, nets.action_spec, config.exploration)
     return action, PolicyCarry(latent, action.astype(nets.dtype))
 
 
-def compile_policy(nets: Networks, config: BehaviorConfig, deterministic: bool, seeds: int | None = None):
+def explore(key: jax.Array, action: jax.Array, spec: ActionSpec, amount: float) -> jax.Array:
+    """Actions f32[B, A] with normal noise of deviation `amount`, clipped to [-1, 1], or one-hot ones that are uniformly random
+    with probability `amount` (V1).
+    """
+    if not spec.discrete:
+        return jnp.clip(action + amount * jax.random.normal(key, action.shape), -1, 1)
+    which, choice = jax.random.split(key)
+    random = jax.nn.one_hot(jax.random.randint(choice, action.shape[:1], 0, spec.size), spec.size)
+    return jnp.where(jax.random.bernoulli(which, amount, (*action.shape[:1], 1)), random, action)
+
+
+def compile_policy(nets: Networks, config: BehaviorConfig, mode: Mode, seeds: int | None = None):
     """The jitted `step(params, key, counter, carry, obs, is_first)`: its key is fold_in(key, counter).
 
     With `seeds` all arguments but the counter have an axis of seeds in front; see `over_seeds`.
     """
 
     def step(params, key, counter, carry, obs, is_first):
-        return policy_step(nets, config, params, jax.random.fold_in(key, counter), carry, obs, is_first, deterministic)
+        return policy_step(nets, config, params, jax.random.fold_in(key, counter), carry, obs, is_first, mode)
 
     return jax.jit(over_seeds(step, seeds, in_axes=(0, 0, None, 0, 0, 0)))

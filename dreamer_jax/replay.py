@@ -147,7 +147,7 @@ class Replay:
             assert deter is not None
             assert stoch is not None
             self.storage["latent/deter"][:, at] = deter.view(self.latent.deter_dtype)
-            self.storage["latent/stoch"][:, at] = stoch
+            self.storage["latent/stoch"][:, at] = stoch.view(self.latent.stoch_dtype)
         self.added += 1
         if self.online and self.added % self.window == 0:
             self.queue.extend((env, self.added - self.window) for env in range(self.num_envs))
@@ -220,7 +220,7 @@ class Replay:
         envs = np.broadcast_to(env[:, None], records.shape)[held]
         steps = records[held] % self.length
         self.storage["latent/deter"][envs, steps] = deter.view(self.latent.deter_dtype)[held]
-        self.storage["latent/stoch"][envs, steps] = stoch[held]
+        self.storage["latent/stoch"][envs, steps] = stoch.view(self.latent.stoch_dtype)[held]
 
     def read(self, begin: int, end: int) -> dict[str, np.ndarray]:
         """Copies records `begin` to `end` (counted from the beginning of the run) -> {name: [E, end - begin, ...]}."""

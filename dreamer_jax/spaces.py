@@ -42,7 +42,7 @@ class ActionSpec:
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """The latent that a record holds: deter [D] in the compute dtype, stoch [S] as class indices.
+    """The latent that a record holds: deter [D] in the compute dtype, stoch [S] as class indices, or as deter without classes.
 
     bfloat16 is stored as its bits (uint16), which NumPy can save.
     """
@@ -58,7 +58,7 @@ class LatentSpec:
 
     @property
     def stoch_dtype(self) -> np.dtype:
-        return np.min_scalar_type(self.classes - 1)
+        return np.min_scalar_type(self.classes - 1) if self.classes else self.deter_dtype
 
     @property
     def bytes(self) -> int:

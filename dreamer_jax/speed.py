@@ -136,23 +136,23 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
         embed = apply(nets.encoder, model["encoder"], batch.obs)
         prev_action = batch.prev_action.astype(nets.dtype)
         _, states, posterior, prior = rssm.observe(nets, model, key, batch.start, prev_action, embed, batch.is_first)
-        dyn, rep = rssm.kl_loss(posterior, prior, config.model.unimix)
+        dyn, rep = rssm.kl_loss(nets.latent, posterior, prior)
         return (dyn + rep).mean() + rssm.features(states).astype(jnp.float32).mean(), states
 
     def heads(model, states, batch):
         reconstruction = apply(nets.decoder, model["decoder"], states.deter, states.stoch)
         features = rssm.features(states)
-        losses = world_model.decoder_losses(nets.obs_specs, reconstruction, batch.obs)
-        outputs = [
-            apply(module, model[name], features) for module, name in ((nets.reward, "reward"), (nets.continue_, "continue"))
-        ]
+        losses = world_model.decoder_losses(nets.obs_specs, reconstruction, batch.obs, config.model.symlog)
+        heads = [(nets.reward, "reward"), (nets.continue_, "continue")]
+        outputs = [apply(module, model[name], features) for module, name in heads if module]
         return sum(jnp.float32(loss.mean()) for loss in (*losses.values(), *jax.tree.leaves(outputs)))
 
     def imagine(model, actor, states):
         return behavior.imagine_from_posterior(nets, config.behavior, model, actor, key, states)
 
     def actor_critic(actor, critic, model, slow_critic, return_norm, trajectory):
-        predictions = behavior.predict(nets, model, critic, slow_critic, trajectory)
+        starts = batch.is_terminal.reshape(-1)
+        predictions = behavior.predict(nets, config.behavior, model, critic, slow_critic, trajectory, starts)
         targets, *_ = behavior.imagined_targets(predictions, return_norm, config.behavior)
         losses, _ = behavior.actor_critic_losses(nets, config.behavior, actor, critic, trajectory, targets)
         return sum(losses.values())
@@ -177,7 +177,7 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
 
 def _measure_policy(nets: Networks, config: Config, acting: Any, count: int, calls: int) -> Timing:
     """One decision for `count` environments, from NumPy observations to NumPy actions."""
-    policy, carry = compile_policy(nets, config.behavior, deterministic=False), initial_carry(nets, count)
+    policy, carry = compile_policy(nets, config.behavior, "exploring"), initial_carry(nets, count)
     rng, key, first = np.random.default_rng(0), jax.random.key(0), np.zeros(count, bool)
     obs = {name: _random(rng, spec, (count,)) for name, spec in nets.obs_specs.items()}
 
@@ -213,7 +213,7 @@ def _measure_replay(nets: Networks, config: Config, calls: int) -> tuple[Replay,
       that lie together, at random places of the replay: what the machine's memory allows.
     """
     settings, envs = config.replay, config.env.num_envs
-    latent = rssm.latent_spec(nets) if settings.context else None
+    latent = nets.latent.spec(nets.dtype) if settings.context else None
     record = predict_bytes(nets.obs_specs, nets.action_spec, latent, 1)
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 2**30
     least = envs * 4 * (settings.batch_length + 2)
@@ -260,9 +260,10 @@ def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str,
 
     replay = config.replay
     warmup = replay.min_items + config.env.num_envs * (replay.batch_length + 1)
-    decisions = warmup + updates * replay.batch_size * replay.batch_length / replay.train_ratio
-    frames = int(decisions) * config.env.action_repeat
-    quiet = {"frames": frames, "log_every": max(1, frames // 50), "eval_every": 0, "final_episodes": 1}
+    training = updates * replay.batch_size * replay.batch_length / replay.train_ratio
+    training = max(int(training), 20 * config.env.num_envs)  # decisions; several rows of the log at the least
+    frames = (warmup + training) * config.env.action_repeat
+    quiet = {"frames": frames, "log_every": training // 20 * config.env.action_repeat, "eval_every": 0, "final_episodes": 1}
     train = config.train.model_copy(update={**quiet, "tensorboard": False, "wandb": False, "video": False})
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         run = loop.train(config.model_copy(update={"runs": folder, "train": train}))

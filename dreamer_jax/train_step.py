@@ -33,8 +33,9 @@ def init_params(nets: Networks, key: jax.Array) -> tuple[Params, Params, Params]
         "rssm": nets.rssm.init(keys["rssm"], state.deter, state.stoch, action, embed)["params"],
         "decoder": nets.decoder.init(keys["decoder"], state.deter, state.stoch)["params"],
         "reward": nets.reward.init(keys["reward"], features)["params"],
-        "continue": nets.continue_.init(keys["continue"], features)["params"],
     }
+    if nets.continue_:
+        world_model["continue"] = nets.continue_.init(keys["continue"], features)["params"]
     actor = nets.actor.init(keys["actor"], features)["params"]
     critic = nets.critic.init(keys["critic"], features)["params"]
     return world_model, actor, critic
@@ -44,15 +45,14 @@ def init_agent(nets: Networks, config: Config, key: jax.Array) -> AgentState:
     """A fresh agent. Call it under `jax.jit` (or `jax.eval_shape`); the optimiser is built here, once."""
     init_key, run_key = jax.random.split(key)
     world_model, actor, critic = init_params(nets, init_key)
-    optimizer = make_optimizer(config.optimizer)
 
-    def make(module: Any, params: Params) -> TrainState:
-        return TrainState.create(apply_fn=module.apply, params=params, tx=optimizer)
+    def make(module: Any, params: Params, own_rate: float | None = None) -> TrainState:
+        return TrainState.create(apply_fn=module.apply, params=params, tx=make_optimizer(config.optimizer, own_rate))
 
     return AgentState(
         world_model=make(nets.rssm, world_model),
-        actor=make(nets.actor, actor),
-        critic=make(nets.critic, critic),
+        actor=make(nets.actor, actor, config.optimizer.actor_rate),
+        critic=make(nets.critic, critic, config.optimizer.critic_rate),
         # A copy: an alias of the critic's arrays could not be donated twice.
         slow_critic=jax.tree.map(jnp.copy, critic),
         return_norm=ReturnNorm(jnp.float32(0), jnp.float32(0)),
@@ -70,10 +70,10 @@ def total_loss(
     key: jax.Array,
     batch: Batch,
 ) -> tuple[jax.Array, tuple[dict[str, jax.Array], LatentState, ReturnNorm, Metrics]]:
-    """The whole loss of V3, f32[]: every term averaged, then weighted by `config.loss`.
+    """The whole loss, f32[]: every term averaged, then weighted by `config.loss`.
 
-    Gradient routing: the world-model terms reach the world model alone; "policy" the actor; "value" the critic;
-    "replay_value" the critic and, through the posterior states, the world model.
+    Gradient routing: the world-model terms reach the world model alone; "policy" the actor, also where it comes through the
+    dynamics; "value" the critic; "replay_value" the critic and, through the posterior states, the world model.
 
     Returns:
       total, (loss terms, posterior states [B, T] without gradient, return normaliser, metrics).
@@ -84,24 +84,27 @@ def total_loss(
     losses, states, metrics = world_model_loss(nets, config, world_model, observe_key, batch)
 
     trajectory = behavior.imagine_from_posterior(nets, config.behavior, world_model, actor, imagine_key, states)
-    predictions = behavior.predict(nets, world_model, critic, slow_critic, trajectory)
+    starts = batch.is_terminal.reshape(-1)
+    predictions = behavior.predict(nets, config.behavior, world_model, critic, slow_critic, trajectory, starts)
     targets, return_norm, imagined_metrics = behavior.imagined_targets(predictions, return_norm, config.behavior)
     imagined_losses, policy_metrics = behavior.actor_critic_losses(nets, config.behavior, actor, critic, trajectory, targets)
     losses |= imagined_losses
 
-    def of_starts(imagined: jax.Array) -> jax.Array:
-        """f32[B, T] of the imagination's first states, which are the posterior states."""
-        return imagined[0].reshape(batch.reward.shape)
+    if config.loss.replay_value:
 
-    losses["replay_value"], _ = behavior.replay_value_loss(
-        apply(nets.critic, critic, rssm.features(states))["logits"],
-        of_starts(predictions.slow_value),
-        batch.reward,
-        batch.is_last,
-        batch.is_terminal,
-        bootstrap=of_starts(targets.returns),
-        config=config.behavior,
-    )
+        def of_starts(imagined: jax.Array) -> jax.Array:
+            """f32[B, T] of the imagination's first states, which are the posterior states."""
+            return imagined[0].reshape(batch.reward.shape)
+
+        losses["replay_value"], _ = behavior.replay_value_loss(
+            apply(nets.critic, critic, rssm.features(states)),
+            of_starts(predictions.slow_value),
+            batch.reward,
+            batch.is_last,
+            batch.is_terminal,
+            bootstrap=of_starts(targets.returns),
+            config=config.behavior,
+        )
 
     total = sum((loss_weight(config, name) * loss.mean() for name, loss in losses.items()), jnp.float32(0))
     metrics |= imagined_metrics | policy_metrics
@@ -131,7 +134,7 @@ def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) 
     world_model = state.world_model.apply_gradients(grads=grads[0])
     actor = state.actor.apply_gradients(grads=grads[1])
     critic = state.critic.apply_gradients(grads=grads[2])
-    rate = config.behavior.slow_rate
+    rate = jnp.where(state.step % config.behavior.slow_every == 0, config.behavior.slow_rate, 0.0)
     slow_critic = jax.tree.map(lambda slow, new: (1 - rate) * slow + rate * new, state.slow_critic, critic.params)
 
     metrics |= {f"loss/{name}": loss.mean() for name, loss in losses.items()}

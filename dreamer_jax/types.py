@@ -1,8 +1,8 @@
 """The shapes and records that travel between modules.
 
 Letters: B batch, T time, H imagination horizon, N = B*T imagination starts, A action, E embedding,
-D deter, S x K stoch (groups x classes), F = D + S*K features. Replay data is batch-major [B, T];
-imagination is time-major [H, N].
+D deter, S x K stoch (groups x classes; S alone where latents are not categorical), F = D + S*K features.
+Replay data is batch-major [B, T]; imagination is time-major [H, N].
 """
 
 from typing import Any
@@ -17,22 +17,33 @@ Metrics = dict[str, jax.Array]
 
 @struct.dataclass
 class LatentState:
-    """The RSSM's state (h_t, z_t): deter f[.., D] and stoch f[.., S, K]."""
+    """The RSSM's state (h_t, z_t): deter f[.., D] and stoch f[.., S, K], or f[.., S] where latents are not categorical."""
 
     deter: jax.Array
     stoch: jax.Array
 
 
 @struct.dataclass
-class LatentDist:
+class CategoricalLatent:
     """A categorical posterior or prior: raw head outputs (before unimix), logits f[.., S, K]."""
 
     logits: jax.Array
 
 
 @struct.dataclass
+class NormalLatent:
+    """A diagonal normal posterior or prior: mean, std f32[.., S]."""
+
+    mean: jax.Array
+    std: jax.Array
+
+
+LatentDist = Any  # a CategoricalLatent or a NormalLatent, as latents.py makes them
+
+
+@struct.dataclass
 class StoredLatent:
-    """A latent as the replay holds it: deter f[.., D] in the compute dtype, stoch as class indices u8|u16[.., S]."""
+    """A latent as the replay holds it: deter f[.., D] in the compute dtype; stoch [.., S], class indices u8|u16 or as deter."""
 
     deter: jax.Array
     stoch: jax.Array

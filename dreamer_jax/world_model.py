@@ -1,11 +1,11 @@
-"""The world model's loss: reconstruction, reward, continue and the two KL terms (V3 eq. 4 and 5)."""
+"""The world model's loss: reconstruction, reward, continue and the two KL terms (V3 eq. 4 and 5, and before)."""
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from dreamer_jax import distributions, rssm
-from dreamer_jax.config import Config
+from dreamer_jax.config import Config, LossConfig
 from dreamer_jax.networks import Networks, apply
 from dreamer_jax.spaces import ObsSpecs
 from dreamer_jax.types import Batch, LatentState, Metrics, Params
@@ -17,8 +17,8 @@ def world_model_loss(
     """Loss terms of a batch before weighting and averaging.
 
     Returns:
-      {name: f32[B, T]} with names "decoder/<key>", "reward", "continue", "dyn", "rep"; posterior states [B, T] with their
-      gradient; metrics.
+      {name: f32[B, T]} with names "decoder/<key>", "reward", "continue", "dyn", "rep" (f32[] where the mean is clipped);
+      posterior states [B, T] with their gradient; metrics.
     """
     chex.assert_equal_shape([batch.reward, batch.is_first, batch.is_last, batch.is_terminal])
     chex.assert_equal_shape_prefix([batch.reward, batch.prev_action], 2)
@@ -29,27 +29,31 @@ def world_model_loss(
 
     reconstruction = apply(nets.decoder, params["decoder"], states.deter, states.stoch)
     features = rssm.features(states)
-    reward_logits = apply(nets.reward, params["reward"], features)["logits"]
-    continue_logit = apply(nets.continue_, params["continue"], features)["logit"][..., 0]
-    dyn, rep = rssm.kl_loss(posterior, prior, config.model.unimix)
+    losses = decoder_losses(nets.obs_specs, reconstruction, batch.obs, config.model.symlog)
+    reward = jnp.tanh(batch.reward) if config.behavior.reward == "tanh" else batch.reward
+    losses["reward"] = distributions.scalar_loss(apply(nets.reward, params["reward"], features), reward)
+    if nets.continue_:
+        logit = apply(nets.continue_, params["continue"], features)["logit"][..., 0]
+        # The discount is folded into the target, so the imagined continue probability already contains it.
+        alive = 1.0 - batch.is_terminal.astype(jnp.float32)
+        losses["continue"] = distributions.binary_loss(logit, alive * config.behavior.discount)
+    dyn, rep = rssm.kl_loss(nets.latent, posterior, prior)
+    losses["dyn"], losses["rep"] = clip_nats(dyn, config.loss), clip_nats(rep, config.loss)
 
-    losses = decoder_losses(nets.obs_specs, reconstruction, batch.obs)
-    losses["reward"] = distributions.two_hot_loss(reward_logits, batch.reward)
-    # The discount is folded into the target, so the imagined continue probability already contains it.
-    alive = 1.0 - batch.is_terminal.astype(jnp.float32)
-    losses["continue"] = distributions.binary_loss(continue_logit, alive * config.behavior.discount)
-    # Free nats: clipped for each step, after the sum over variables and before any mean.
-    losses["dyn"] = jnp.maximum(dyn, config.loss.free_nats)
-    losses["rep"] = jnp.maximum(rep, config.loss.free_nats)
-
-    unimixed = distributions.unimix_logits(posterior.logits, config.model.unimix)
-    metrics = {"kl": dyn.mean(), "posterior_entropy": distributions.categorical_entropy(unimixed).sum(-1).mean()}
+    metrics = {"kl": dyn.mean(), "posterior_entropy": nets.latent.entropy(posterior).mean()}
     return losses, states, metrics
 
 
-def decoder_losses(specs: ObsSpecs, predictions: dict[str, jax.Array], obs: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """{"decoder/<key>": f32[B, T]}, summed over the key: squared error without a half, of vectors in symlog space and of images
-    in [0, 1]; cross-entropy for indices.
+def clip_nats(kl: jax.Array, config: LossConfig) -> jax.Array:
+    """Free nats: KL [B, T], summed over variables, clipped for each step -> [B, T] (V3), or its mean -> [] (PlaNet, V1, V2)."""
+    return jnp.maximum(kl.mean() if config.free_nats_of == "mean" else kl, config.free_nats)
+
+
+def decoder_losses(
+    specs: ObsSpecs, predictions: dict[str, jax.Array], obs: dict[str, jax.Array], symlog: bool = True
+) -> dict[str, jax.Array]:
+    """{"decoder/<key>": f32[B, T]}, summed over the key: squared error without a half, of vectors (in symlog space where the
+    model uses it) and of images in [0, 1]; cross-entropy for indices.
     """
     losses = {}
     for name, prediction in predictions.items():
@@ -59,7 +63,10 @@ def decoder_losses(specs: ObsSpecs, predictions: dict[str, jax.Array], obs: dict
             losses[f"decoder/{name}"] = -jnp.take_along_axis(log_probs, obs[name][..., None], -1)[..., 0]
             continue
         target = obs[name].astype(jnp.float32)
-        target = target / 255 if specs[name].kind == "image" else distributions.symlog(target)
+        if specs[name].kind == "image":
+            target /= 255
+        elif symlog:
+            target = distributions.symlog(target)
         error = jnp.square(prediction - target)
         losses[f"decoder/{name}"] = error.sum(tuple(range(2, error.ndim)))
     return losses

@@ -37,6 +37,40 @@ CONFIG = Config(
     optimizer=OptimizerConfig(learning_rate=3e-3, warmup=0),
 )
 
+_OLD_MODEL = {"norm": "none", "activation": "elu", "symlog": False, "scalar_heads": "normal", "unimix": 0.0}
+_OLD_BEHAVIOR = {"return_norm": False, "slow_weight": 0.0, "slow_rate": 1.0}
+V1 = CONFIG.model_copy(
+    update={
+        "model": MODEL.model_copy(update={**_OLD_MODEL, "latent": "gaussian", "core": "gru", "continue_head": False}),
+        "loss": CONFIG.loss.model_copy(update={"free_nats_of": "mean", "replay_value": 0.0}),
+        "behavior": CONFIG.behavior.model_copy(
+            update={
+                **_OLD_BEHAVIOR,
+                "returns": "own_reward_after_start",
+                "dynamics_share": 1.0,
+                "policy": "tanh_normal",
+                "entropy": 0.0,
+            }
+        ),
+    }
+)
+V2 = CONFIG.model_copy(
+    update={
+        "model": MODEL.model_copy(update={**_OLD_MODEL, "core": "layer_norm_gru"}),
+        "loss": V1.loss,
+        "behavior": CONFIG.behavior.model_copy(
+            update={
+                **_OLD_BEHAVIOR,
+                "returns": "own_reward",
+                "dynamics_share": 0.1,
+                "bootstrap": "slow_critic",
+                "slow_every": 100,
+                "policy": "truncated_normal",
+            }
+        ),
+    }
+)
+
 
 @cache
 def tiny_networks(discrete: bool = True, dtype=jnp.float32) -> Networks:
@@ -47,7 +81,12 @@ def tiny_networks(discrete: bool = True, dtype=jnp.float32) -> Networks:
 @cache
 def tiny_params(discrete: bool = True) -> tuple[Params, Params, Params]:
     """World model, actor and critic of `tiny_networks`, all random: unlike a fresh agent's, no array is zero or one."""
-    shapes = jax.eval_shape(lambda: init_params(tiny_networks(discrete), jax.random.key(0)))
+    return random_params(tiny_networks(discrete))
+
+
+def random_params(nets: Networks) -> tuple[Params, Params, Params]:
+    """World model, actor and critic with normal noise in every array."""
+    shapes = jax.eval_shape(lambda: init_params(nets, jax.random.key(0)))
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     return jax.tree.map(jnp.asarray, perturb(zeros, seed=1, scale=0.5))
 

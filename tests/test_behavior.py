@@ -52,6 +52,32 @@ def test_lam_0_is_the_one_step_target(shape):
     chex.assert_trees_all_close(lambda_return(reward, value, discount, 0.0), reward + discount * value[1:], atol=1e-6)
 
 
+@pytest.mark.parametrize("steps", [1, 3, 100])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_n_step_return_equals_the_papers_sum(shape, steps):
+    """V_N of V1's paper: rewards of the next steps and the value at min(t + steps, H), discounts multiplied up."""
+    reward, value, discount, _ = _draw(2, shape)
+    expected, horizon = np.zeros(shape, np.float32), shape[0]
+    for t in range(horizon):
+        end, product = min(t + steps, horizon), 1.0
+        for n in range(t, end):
+            expected[t] += product * reward[n]
+            product = product * discount[n]
+        expected[t] += product * value[end]
+    chex.assert_trees_all_close(behavior.n_step_return(reward, value, discount, steps), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("returns", ["next_reward", "own_reward"])
+def test_reward_return_adds_up_rewards_to_the_horizon(returns):
+    """V_R of V1's paper: no value and no discount; the last reward counts where values begin with the state's own."""
+    config = BehaviorConfig(returns=returns, estimator="reward", return_norm=False, discount_horizon=100)
+    reward = jnp.arange(1.0, 5.0)[:, None]  # of states 0 to 3
+    alive, huge = jnp.full((4, 1), 0.99), jnp.full((4, 1), 1e6)
+    targets, _, _ = behavior.imagined_targets(Predictions(reward, alive, huge, huge), ReturnNorm(0.0, 0.0), config)
+    expected = [2 + 3 + 4, 3 + 4, 4] if returns == "next_reward" else [1 + 2 + 3 + 4, 2 + 3 + 4, 3 + 4]
+    np.testing.assert_allclose(targets.returns[:, 0], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_lam_1_is_the_discounted_sum(shape):
     """lam = 1: the Monte-Carlo return, with the last value standing for what comes after the horizon."""
@@ -101,7 +127,7 @@ def test_replay_returns_bootstrap_at_a_time_limit_and_not_at_a_termination():
     value_logits, slow_value, reward, is_last, is_terminal, bootstrap = _replay(0)
     is_last[:, 3] = True
     is_terminal[1, 3] = True
-    _, returns = replay_value_loss(value_logits, slow_value, reward, is_last, is_terminal, bootstrap, CONFIG)
+    _, returns = replay_value_loss({"logits": value_logits}, slow_value, reward, is_last, is_terminal, bootstrap, CONFIG)
     gamma = 1 - 1 / 333
     chex.assert_trees_all_close(returns[0, 2], reward[0, 3] + gamma * bootstrap[0, 3], atol=1e-6)
     chex.assert_trees_all_close(returns[1, 2], reward[1, 3], atol=1e-6)
@@ -117,7 +143,7 @@ def test_replay_value_loss_equals_a_loop(seed):
     value_logits, slow_value, reward, is_last, is_terminal, bootstrap = _replay(seed)
     is_last[:] = rng.random(is_last.shape) < 0.4
     is_terminal[:] = is_last & (rng.random(is_last.shape) < 0.5)
-    loss, returns = replay_value_loss(value_logits, slow_value, reward, is_last, is_terminal, bootstrap, CONFIG)
+    loss, returns = replay_value_loss({"logits": value_logits}, slow_value, reward, is_last, is_terminal, bootstrap, CONFIG)
     batch, length = reward.shape
     chex.assert_shape((loss, returns), (batch, length - 1))
     for b in range(batch):
@@ -138,7 +164,7 @@ def test_replay_value_loss_reaches_the_value_logits_only():
     is_last[0, 1] = True
 
     def loss(value_logits, slow_value, bootstrap):
-        return replay_value_loss(value_logits, slow_value, reward, is_last, is_terminal, bootstrap, CONFIG)[0].sum()
+        return replay_value_loss({"logits": value_logits}, slow_value, reward, is_last, is_terminal, bootstrap, CONFIG)[0].sum()
 
     to_value, to_slow, to_bootstrap = jax.grad(loss, argnums=(0, 1, 2))(value_logits, slow_value, bootstrap)
     assert not to_slow.any()
@@ -186,7 +212,7 @@ def test_actor_critic_losses_equal_a_loop(seed):
     targets, new_norm, _ = behavior.imagined_targets(predictions, norm, CONFIG)
     policy = distributions.one_hot_categorical(jnp.asarray(logits))
     policy_loss, policy_entropy = behavior.policy_loss(policy, action, targets, CONFIG)
-    value_loss = behavior.value_loss(value_logits, targets, CONFIG)
+    value_loss = behavior.value_loss({"logits": value_logits}, targets, CONFIG)
 
     returns, value, slow = targets.returns, np.asarray(predictions.value), np.asarray(predictions.slow_value)
     # Reward and continue of index k + 1 belong to the return at k; the discount is inside the continue.
@@ -221,7 +247,8 @@ def test_a_better_action_becomes_more_likely():
 
     def loss(logits):
         policy = distributions.one_hot_categorical(logits)
-        targets = Targets(returns=jnp.float32(10), slow_value=jnp.float32(0), advantage=jnp.float32(10), weight=jnp.float32(1))
+        zero, one, ten = jnp.float32(0), jnp.float32(1), jnp.float32(10)
+        targets = Targets(returns=ten, slow_value=zero, weight=one, outcome=ten, advantage=ten, policy_weight=one)
         return behavior.policy_loss(policy, jnp.array([0.0, 1.0, 0.0]), targets, CONFIG)[0]
 
     # Return 10, value 0, scale 1: the gradient of -10 log p_1 at p = 1/3.

@@ -11,10 +11,11 @@ from golden_data import assert_all_close, assert_close
 
 from dreamer_jax import distributions, networks, rssm
 from dreamer_jax.behavior import lambda_return, policy_distribution, update_return_norm
-from dreamer_jax.config import BehaviorConfig, OptimizerConfig
+from dreamer_jax.config import BehaviorConfig, ModelConfig, OptimizerConfig
+from dreamer_jax.latents import Categorical
 from dreamer_jax.optimizer import clip_by_tensor_norm, make_optimizer
 from dreamer_jax.spaces import ObsSpec
-from dreamer_jax.types import LatentDist, ReturnNorm
+from dreamer_jax.types import CategoricalLatent, ReturnNorm
 from dreamer_jax.world_model import decoder_losses
 
 
@@ -89,9 +90,10 @@ def test_unimix_categorical():
 
 def test_kl_losses_and_their_gradients():
     data = golden.load("03_categorical_binary_mse")
+    latent = Categorical(ModelConfig(unimix=float(data["unimix"])))
 
     def loss(p_logits, q_logits):
-        terms = rssm.kl_loss(LatentDist(p_logits), LatentDist(q_logits), float(data["unimix"]))
+        terms = rssm.kl_loss(latent, CategoricalLatent(p_logits), CategoricalLatent(q_logits))
         dyn, rep = (jnp.maximum(term, data["free_nats"]) for term in terms)
         return dyn.mean() + 0.1 * rep.mean(), (dyn, rep)
 
@@ -239,7 +241,7 @@ def test_linear_layers(row):
 def test_convolution():
     data = golden.select(golden.load("08_layers"), "conv_k5_s1/")
     params = golden.select(data, "param/")
-    conv = networks.image_conv(params["bias"].size, jnp.float32, name="conv")
+    conv = networks.ImageConv(params["bias"].size)
     assert_close(conv.apply({"params": params}, data["x"]), data["y"])
 
 
@@ -268,7 +270,7 @@ def test_initial_weights_have_the_same_moments(row):
     layer, inputs = {
         "linear": (networks.Linear(shape[-1]), shape[:1]),
         "block": (networks.BlockLinear(shape[0] * shape[-1], shape[0]), (shape[0] * shape[1],)),
-        "conv": (networks.image_conv(shape[-1], jnp.float32, name="conv"), shape[:3]),
+        "conv": (networks.ImageConv(shape[-1]), shape[:3]),
     }[row]
     kernel = np.asarray(layer.init(jax.random.key(0), jnp.zeros((1, *inputs)))["params"]["kernel"])
 

@@ -73,7 +73,7 @@ def test_rssm_observe(prefix, monkeypatch):
         jnp.asarray(case.data["in/reset"]),
     )
 
-    dyn, rep = rssm.kl_loss(posterior, prior, case.config.unimix)
+    dyn, rep = rssm.kl_loss(case.nets.latent, posterior, prior)
     entropies = [
         distributions.categorical_entropy(distributions.unimix_logits(dist.logits, case.config.unimix)).sum(-1).mean()
         for dist in (prior, posterior)
@@ -155,7 +155,7 @@ class _ActorCritic:
         targets, *rest = imagined_targets(predictions, self.norm, self.config)
         losses = {
             "policy": policy_loss(policy, self.action, targets, self.config)[0],
-            "value": value_loss(value_logits[:-1], targets, self.config),
+            "value": value_loss({"logits": value_logits[:-1]}, targets, self.config),
         }
         return losses, targets.returns, *rest
 
@@ -248,7 +248,7 @@ def test_replay_value_loss(prefix):
     slow_value = distributions.two_hot_mean(jnp.asarray(data["slow_logits"]))
 
     def objective(value_logits):
-        loss, returns = replay_value_loss(value_logits, slow_value, *inputs, BehaviorConfig())
+        loss, returns = replay_value_loss({"logits": value_logits}, slow_value, *inputs, BehaviorConfig())
         return loss.mean(), (loss, returns)
 
     (_, (loss, returns)), grad = jax.value_and_grad(objective, has_aux=True)(jnp.asarray(data["value_logits"]))

@@ -14,6 +14,7 @@ PACKAGE = Path(dreamer_jax.__file__).parent
 COMPILED = (
     {"types", "config", "spaces", "seeds", "steps"},
     {"distributions", "devices"},
+    {"latents"},
     {"networks"},
     {"rssm"},
     {"world_model", "behavior"},

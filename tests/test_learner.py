@@ -30,12 +30,12 @@ def learner(request):
     nets = helpers.tiny_networks(True, request.param)
     replay = helpers.CONFIG.replay.model_copy(update={"batch_size": 2, "batch_length": LENGTH, "context": 1})
     config = helpers.CONFIG.model_copy(update={"replay": replay})
-    memory = Replay(nets.obs_specs, nets.action_spec, rssm.latent_spec(nets), 40, 1, LENGTH, False, seed=0)
+    memory = Replay(nets.obs_specs, nets.action_spec, nets.latent.spec(nets.dtype), 40, 1, LENGTH, False, seed=0)
     learner = Learner(nets, config, [jax.jit(partial(init_agent, nets, config))(jax.random.key(0))], [memory])
     rng, none = np.random.default_rng(0), np.zeros(1, bool)
     for i in range(20):
         obs = jax.tree.map(np.asarray, helpers.random_obs(i, (1,)))
-        stored = rssm.to_stored(nets, helpers.random_state(nets, i, (1,)))
+        stored = nets.latent.to_stored(helpers.random_state(nets, i, (1,)))
         action = np.eye(nets.action_spec.size, dtype=np.float32)[rng.integers(nets.action_spec.size, size=1)]
         deter, stoch = np.asarray(stored.deter), np.asarray(stored.stoch)
         memory.add(obs, action, np.ones(1), np.array([i == 0]), none, none, deter, stoch)
@@ -45,8 +45,8 @@ def learner(request):
 def test_what_is_read_back_is_what_the_policy_computed(learner):
     """From the policy into the replay and out of it as the start of a batch: the same bits in the same dtype."""
     nets, learner, _ = learner
-    memory = Replay(nets.obs_specs, nets.action_spec, rssm.latent_spec(nets), 40, 1, LENGTH, False, seed=0)
-    policy, carry = compile_policy(nets, helpers.CONFIG.behavior, deterministic=False), initial_carry(nets, 1)
+    memory = Replay(nets.obs_specs, nets.action_spec, nets.latent.spec(nets.dtype), 40, 1, LENGTH, False, seed=0)
+    policy, carry = compile_policy(nets, helpers.CONFIG.behavior, "exploring"), initial_carry(nets, 1)
     acting = only(learner.acting)
     none, latents = np.zeros(1, bool), []
     for i in range(12):

@@ -232,6 +232,42 @@ def test_continuous_actions(tmp_path):
     assert -2000 < evaluation["deterministic"]["return_mean"] < 0
 
 
+def test_training_waits_for_the_random_decisions(tmp_path):
+    """The first decisions are random; nothing is learned before they are all taken, and then `pretrain` updates come."""
+    options = {"replay__prefill": 30, "replay__pretrain": 7, "train__frames": 31}
+    run = loop.train(tiny_config(tmp_path, **options))
+    counters = saved_host(run)["counters"]
+    assert (counters["decisions"], counters["updates"]) == (31, 7)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_older_versions_train_and_resume(tmp_path, version):
+    """A run with the choices of V1 or V2, its latents stored in the replay, learns and goes on from its checkpoint."""
+    older = {
+        "model__norm": "none",
+        "model__scalar_heads": "normal",
+        "behavior__return_norm": False,
+        "loss__replay_value": 0,
+        "loss__free_nats_of": "mean",
+        "optimizer__algorithm": "adam",
+        "replay__context": 1,
+    }
+    if version == "v1":
+        older |= {"model__latent": "gaussian", "model__core": "gru", "model__continue_head": False}
+        older |= {"behavior__returns": "own_reward_after_start", "behavior__dynamics_share": 1, "behavior__exploration": 0.3}
+    else:
+        older |= {"model__core": "layer_norm_gru", "behavior__returns": "own_reward", "behavior__bootstrap": "slow_critic"}
+    run = loop.train(tiny_config(tmp_path, **older, train__frames=40))
+    config = read_yaml(run / "config.yaml")
+    write_yaml(parse_config({**config, "train": {**config["train"], "frames": 60}}, "longer"), run / "config.yaml")
+    loop.resume(run)
+    counters = saved_host(run)["counters"]
+    assert counters["frames"] == 60
+    losses = column(rows_of(run, "train"), "loss/total")
+    assert len(losses) >= 2
+    assert np.isfinite(losses).all()
+
+
 def test_every_passes_multiples_once():
     every = loop.Every(10, start=25)
     assert [count for count in (25, 29, 30, 31, 39, 52, 59, 60) if every(count)] == [30, 52, 60]

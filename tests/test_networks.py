@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer_jax.config import ConfigError, ModelConfig
+from dreamer_jax.config import ConfigError, ModelConfig, load_config
 from dreamer_jax.networks import MLP, ImageConv, ImageDecoder, ImageEncoder, Linear, apply, build_networks, key_layers
 from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.train_step import count_params
@@ -204,3 +204,24 @@ def test_a_convolution_of_many_images_is_that_of_each(doubled):
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     expected = bias + sum(padded[:, y : y + height, x : x + width] @ kernel[y, x] for y in range(5) for x in range(5))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_older_image_layers_have_the_papers_sizes():
+    """V1's parameters, counted by hand: 64 -> 31 -> 14 -> 6 -> 2 pixels give 1,024 features; other image sizes are refused."""
+    config = load_config("dreamer_v1").model
+    nets = build_networks(config, {"image": ObsSpec("image", (64, 64, 3))}, ActionSpec(False, 6), jnp.float32)
+    counts = count_params(nets)
+    convolutions = [(16 * 3 + 1) * 32, (16 * 32 + 1) * 64, (16 * 64 + 1) * 128, (16 * 128 + 1) * 256]
+    transposed = [25 * 1024 * 128 + 128, 25 * 128 * 64 + 64, 36 * 64 * 32 + 32, 36 * 32 * 3 + 3]
+    gru = 3 * (200 * 200 + 200) + 3 * 200 * 200 + 200
+    hidden, out = 200 * 200 + 200, 200 * 60 + 60
+    assert counts == {
+        "encoder": sum(convolutions),
+        "decoder": (230 * 1024 + 1024) + sum(transposed),
+        "rssm": (36 * 200 + 200) + gru + hidden + out + ((1024 + 200) * 200 + 200) + out,
+        "reward": (230 * 400 + 400) + (400 * 400 + 400) + 401,
+        "critic": (230 * 400 + 400) + 2 * (400 * 400 + 400) + 401,
+        "actor": (230 * 400 + 400) + 3 * (400 * 400 + 400) + 2 * (400 * 6 + 6),
+    }
+    with pytest.raises(ConfigError, match="64x64"):
+        build_networks(config, {"image": ObsSpec("image", (96, 96, 3))}, ActionSpec(False, 6), jnp.float32)

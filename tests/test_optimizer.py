@@ -113,3 +113,25 @@ def test_clipping_keeps_the_direction(seed, scale):
         limit = 0.3 * max(1e-3, np.linalg.norm(params[name]))
         norm = np.linalg.norm(gradient[name])
         chex.assert_trees_all_close(np.asarray(clipped[name]), gradient[name] * min(1.0, limit / norm), rtol=1e-4)
+
+
+def test_adam_equals_a_loop():
+    """V2's: the whole gradient clipped to a norm, Adam, and a share of each parameter taken off, not times the rate."""
+    rng = np.random.default_rng(0)
+    config = OptimizerConfig(algorithm="adam", learning_rate=0.1, warmup=0, agc=0, clip=2.0, decay=0.01, eps=1e-5)
+    params, gradients = _draw(rng), [_draw(rng, scale) for scale in (10.0, 0.01, 1.0)]
+    optimizer = make_optimizer(config, own_rate=0.03)
+    state, actual = optimizer.init(params), params
+    expected = {name: np.float64(value) for name, value in params.items()}
+    first, second = ({name: np.zeros(shape) for name, shape in SHAPES.items()} for _ in range(2))
+    for n, gradient in enumerate(gradients, 1):
+        norm = np.sqrt(sum(np.square(np.float64(g)).sum() for g in gradient.values()))
+        for name in SHAPES:
+            g = gradient[name] * min(1.0, 2.0 / norm)
+            first[name] = 0.9 * first[name] + 0.1 * g
+            second[name] = 0.999 * second[name] + 0.001 * g**2
+            step = first[name] / (1 - 0.9**n) / (np.sqrt(second[name] / (1 - 0.999**n)) + 1e-5)
+            expected[name] = 0.99 * expected[name] - 0.03 * step
+        updates, state = optimizer.update(gradient, state, actual)
+        actual = jax.tree.map(jnp.add, actual, updates)
+        chex.assert_trees_all_close(actual, jax.tree.map(np.float32, expected), rtol=1e-4, atol=1e-5)

@@ -11,7 +11,8 @@ import pytest
 
 from dreamer_jax import rssm
 from dreamer_jax.networks import apply
-from dreamer_jax.policy import compile_policy, initial_carry
+from dreamer_jax.policy import compile_policy, explore, initial_carry
+from dreamer_jax.spaces import ActionSpec
 from dreamer_jax.types import ActingParams, PolicyCarry
 
 BATCH = 3
@@ -20,9 +21,13 @@ CONFIG = helpers.CONFIG.behavior
 
 @pytest.fixture(scope="module", params=[True, False], ids=["discrete", "continuous"])
 def actor(request):
-    """Networks, parameters and the compiled policies {deterministic: step}."""
+    """Networks, parameters and the compiled policies {mode: step}."""
     nets, (world_model, actor, _) = helpers.tiny_networks(request.param), helpers.tiny_params(request.param)
-    return nets, ActingParams(world_model, actor), {mode: compile_policy(nets, CONFIG, mode) for mode in (False, True)}
+    return (
+        nets,
+        ActingParams(world_model, actor),
+        {mode: compile_policy(nets, CONFIG, mode) for mode in ("sampled", "deterministic")},
+    )
 
 
 def _inputs(nets, seed: int):
@@ -35,14 +40,14 @@ NO_RESET = np.zeros(BATCH, bool)
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_a_reset_forgets_the_carry(actor, deterministic):
+@pytest.mark.parametrize("mode", ["deterministic", "sampled"])
+def test_a_reset_forgets_the_carry(actor, mode):
     """At a first step garbage in the carry, NaN too, gives what the zero carry gives; without a reset it matters."""
     nets, params, steps = actor
     carry, obs = _inputs(nets, 0)
-    fresh = steps[deterministic](params, KEY, 0, initial_carry(nets, BATCH), obs, NO_RESET)
+    fresh = steps[mode](params, KEY, 0, initial_carry(nets, BATCH), obs, NO_RESET)
     garbage = jax.tree.map(lambda x: x.at[0].set(jnp.nan), carry)
-    reset = steps[deterministic](params, KEY, 0, garbage, obs, np.array([True, True, False]))
+    reset = steps[mode](params, KEY, 0, garbage, obs, np.array([True, True, False]))
     chex.assert_trees_all_equal(*jax.tree.map(lambda x: x[:2], (fresh, reset)))
     assert not np.array_equal(fresh[1].latent.deter[2], reset[1].latent.deter[2])
 
@@ -51,7 +56,7 @@ def test_deterministic_takes_the_mode(actor):
     """The most likely class, or tanh of the mean, at the latent that is carried; the random key does not choose it."""
     nets, params, steps = actor
     carry, obs = _inputs(nets, 1)
-    action, new = steps[True](params, KEY, 0, carry, obs, NO_RESET)
+    action, new = steps["deterministic"](params, KEY, 0, carry, obs, NO_RESET)
     outputs = apply(nets.actor, params.actor, rssm.features(new.latent))
     discrete = nets.action_spec.discrete
     expected = np.eye(3)[np.asarray(outputs["logits"]).argmax(-1)] if discrete else np.tanh(outputs["mean"])
@@ -62,13 +67,13 @@ def test_sampling_follows_the_actor(actor):
     """Over many draws at one latent, the samples have the mean that the actor's outputs say, and they vary."""
     nets, params, _ = actor
     # A posterior of zero kernel and one sure class: every draw of the latent is the same.
-    head = params.world_model["rssm"]["posterior_logits"]
+    head = params.world_model["rssm"]["posterior_out"]
     sure = {"kernel": jnp.zeros_like(head["kernel"]), "bias": jnp.array([100.0, 0, 0, 100.0, 0, 0])}
-    world_model = {**params.world_model, "rssm": {**params.world_model["rssm"], "posterior_logits": sure}}
+    world_model = {**params.world_model, "rssm": {**params.world_model["rssm"], "posterior_out": sure}}
     params = params.replace(world_model=world_model)
     count = 2000
     obs = jax.tree.map(lambda x: jnp.repeat(x[:1], count, 0), helpers.random_obs(2, (1,)))
-    step = compile_policy(nets, CONFIG, False)
+    step = compile_policy(nets, CONFIG, "sampled")
     action, new = step(params, KEY, 0, initial_carry(nets, count), obs, np.ones(count, bool))
 
     common = np.asarray(new.latent.stoch[:, :, 0]).all(-1)  # unimix still draws another class now and then
@@ -85,13 +90,13 @@ def test_sampling_follows_the_actor(actor):
     assert (draws.std(0) > 0.05).all()
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_the_carry_is_what_filtering_gives(actor, deterministic):
+@pytest.mark.parametrize("mode", ["deterministic", "sampled"])
+def test_the_carry_is_what_filtering_gives(actor, mode):
     """The carried latent is `observe_step` on the encoded observation and the last action; the action is carried too."""
     nets, params, steps = actor
     carry, obs = _inputs(nets, 3)
     is_first = np.array([False, True, False])
-    action, new = steps[deterministic](params, KEY, 7, carry, obs, is_first)
+    action, new = steps[mode](params, KEY, 7, carry, obs, is_first)
 
     latent_key, _ = jax.random.split(jax.random.fold_in(KEY, 7))
     embed = apply(nets.encoder, params.world_model["encoder"], obs)
@@ -102,14 +107,14 @@ def test_the_carry_is_what_filtering_gives(actor, deterministic):
     chex.assert_trees_all_equal_shapes_and_dtypes(new, initial_carry(nets, BATCH))
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_rows_are_independent(actor, deterministic):
+@pytest.mark.parametrize("mode", ["deterministic", "sampled"])
+def test_rows_are_independent(actor, mode):
     """Another carry, observation and reset in row 1 change row 1 only."""
     nets, params, steps = actor
     (carry, obs), (other_carry, other_obs) = _inputs(nets, 4), _inputs(nets, 5)
     swapped = jax.tree.map(lambda x, y: x.at[1].set(y[1]), (carry, obs), (other_carry, other_obs))
-    one = steps[deterministic](params, KEY, 0, carry, obs, NO_RESET)
-    other = steps[deterministic](params, KEY, 0, *swapped, np.array([False, True, False]))
+    one = steps[mode](params, KEY, 0, carry, obs, NO_RESET)
+    other = steps[mode](params, KEY, 0, *swapped, np.array([False, True, False]))
     chex.assert_trees_all_close(*jax.tree.map(lambda x: x[np.array([0, 2])], (one, other)), atol=1e-6)
     assert not np.array_equal(one[1].latent.deter[1], other[1].latent.deter[1])
 
@@ -118,10 +123,33 @@ def test_the_counter_chooses_the_noise(actor):
     """The same counter repeats a step bit by bit, another one draws anew, and rows draw differently."""
     nets, params, steps = actor
     carry, obs = _inputs(nets, 6)
-    runs = [[steps[False](params, KEY, counter, carry, obs, NO_RESET) for counter in range(8)] for _ in range(2)]
+    runs = [[steps["sampled"](params, KEY, counter, carry, obs, NO_RESET) for counter in range(8)] for _ in range(2)]
     chex.assert_trees_all_equal(*runs)
     draws = np.stack([np.concatenate([a, c.latent.stoch.reshape(BATCH, -1)], -1) for a, c in runs[0]])
     assert len({draw.tobytes() for draw in draws}) > 4
     same = jax.tree.map(lambda x: jnp.repeat(x[:1], BATCH, 0), (carry, obs))
-    rows = np.stack([np.asarray(steps[False](params, KEY, i, *same, NO_RESET)[0]) for i in range(8)])
+    rows = np.stack([np.asarray(steps["sampled"](params, KEY, i, *same, NO_RESET)[0]) for i in range(8)])
     assert any(not np.array_equal(rows[i, 0], rows[i, 1]) for i in range(8))
+
+
+def test_exploration_adds_noise_to_continuous_actions_and_chance_to_discrete_ones():
+    """Deviation 0.3 around the action, never outside [-1, 1]; a share of 0.6 of random choices, a third of them the old one."""
+    key, count = jax.random.key(0), 20_000
+    noisy = explore(key, jnp.zeros((count, 2)), ActionSpec(False, 2), 0.3)
+    assert abs(float(noisy.std()) - 0.3) < 0.01
+    assert np.abs(noisy).max() == 1
+    chosen = explore(key, jnp.eye(3)[jnp.zeros(count, int)], ActionSpec(True, 3), 0.6)
+    np.testing.assert_array_equal(chosen.sum(-1), 1)
+    np.testing.assert_allclose(chosen.mean(0), [0.6, 0.2, 0.2], atol=0.02)
+
+
+def test_only_the_collecting_policy_explores(actor):
+    """With exploration, a sampled action stays what it was, and the exploring one is another."""
+    nets, params, steps = actor
+    carry, obs = _inputs(nets, 1)
+    config = CONFIG.model_copy(update={"exploration": 1.0})
+    actions = {
+        mode: compile_policy(nets, config, mode)(params, KEY, 0, carry, obs, NO_RESET)[0] for mode in ("sampled", "exploring")
+    }
+    np.testing.assert_array_equal(actions["sampled"], steps["sampled"](params, KEY, 0, carry, obs, NO_RESET)[0])
+    assert not np.array_equal(actions["exploring"], actions["sampled"])

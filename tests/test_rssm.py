@@ -13,8 +13,9 @@ from absl.testing import parameterized
 from helpers import random_action, random_state
 
 from dreamer_jax import rssm
+from dreamer_jax.latents import Categorical
 from dreamer_jax.networks import apply
-from dreamer_jax.types import LatentDist
+from dreamer_jax.types import CategoricalLatent
 
 EMBED = helpers.MODEL.units
 
@@ -66,7 +67,7 @@ class Loop(chex.TestCase):
         for t, step_key in enumerate(jax.random.split(key, length)):
             inputs = (prev_action[:, t], embed[:, t], is_first[:, t])
             state, posterior = model.observe_step(model.params, step_key, state, *inputs)
-            looped.append((state, posterior, LatentDist(model.prior(model.params, state.deter))))
+            looped.append((state, posterior, model.nets.latent.distribution(model.prior(model.params, state.deter))))
         stacked = jax.tree.map(lambda *steps: jnp.stack(steps, 1), *looped)
         chex.assert_trees_all_close(scanned, (state, *stacked), atol=1e-5)
 
@@ -147,8 +148,8 @@ def test_noise_differs_between_steps_and_rows(model):
     """With the same uniform posterior everywhere, no two time steps and no two rows draw the same latents."""
     batch, length = 8, 16
     params = dict(model.params)
-    head = jax.tree.map(jnp.zeros_like, params["rssm"]["posterior_logits"])
-    params["rssm"] = {**params["rssm"], "posterior_logits": head}
+    head = jax.tree.map(jnp.zeros_like, params["rssm"]["posterior_out"])
+    params["rssm"] = {**params["rssm"], "posterior_out": head}
     start = rssm.initial_state(model.nets, (batch,))
     inputs = (jnp.zeros((batch, length, 3)), jnp.zeros((batch, length, EMBED)), jnp.ones((batch, length), bool))
     _, states, posterior, _ = model.observe(params, jax.random.key(0), start, *inputs)
@@ -164,7 +165,7 @@ def test_imagined_noise_differs_between_steps_and_rows(model):
     """With a uniform prior and a constant action, no two imagined steps and no two trajectories draw the same latents."""
     batch, horizon = 8, 16
     params = dict(model.params)
-    params["rssm"] = {**params["rssm"], "prior_logits": jax.tree.map(jnp.zeros_like, params["rssm"]["prior_logits"])}
+    params["rssm"] = {**params["rssm"], "prior_out": jax.tree.map(jnp.zeros_like, params["rssm"]["prior_out"])}
     start = rssm.initial_state(model.nets, (batch,))
     trajectory = rssm.imagine(
         model.nets, params, lambda key, seen: jnp.zeros((batch, 3)), jax.random.key(0), start, horizon + 1
@@ -209,10 +210,13 @@ def test_kl_terms(seed):
             p, q = probs[0, ..., s, k], probs[1, ..., s, k]
             expected += p * np.log(p / q)
 
-    def term(index):
-        return lambda post, prior: rssm.kl_loss(LatentDist(post), LatentDist(prior), 0.01)[index].sum()
+    def terms(post, prior):
+        return rssm.kl_loss(Categorical(helpers.MODEL), CategoricalLatent(post), CategoricalLatent(prior))
 
-    dyn, rep = rssm.kl_loss(LatentDist(logits[0]), LatentDist(logits[1]), 0.01)
+    def term(index):
+        return lambda post, prior: terms(post, prior)[index].sum()
+
+    dyn, rep = terms(*logits)
     chex.assert_trees_all_close((dyn, rep), (np.float32(expected), np.float32(expected)), rtol=1e-4)
     to_posterior, to_prior = jax.grad(term(0), argnums=(0, 1))(*logits)
     assert not to_posterior.any()

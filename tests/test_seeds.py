@@ -174,11 +174,12 @@ settings = helpers.CONFIG.replay.model_copy(update=dict(batch_size=2, batch_leng
 config = helpers.CONFIG.model_copy(update=dict(replay=settings))
 init = jax.jit(partial(init_agent, nets, config))
 def learner(count):
-    replays = [Replay(nets.obs_specs, nets.action_spec, rssm.latent_spec(nets), 40, 1, 5, False, seed) for seed in range(count)]
+    latent = nets.latent.spec(nets.dtype)
+    replays = [Replay(nets.obs_specs, nets.action_spec, latent, 40, 1, 5, False, seed) for seed in range(count)]
     for seed, replay in enumerate(replays):
         for i in range(20):
             obs = jax.tree.map(np.asarray, helpers.random_obs(100 * seed + i, (1,)))
-            stored = rssm.to_stored(nets, helpers.random_state(nets, i, (1,)))
+            stored = nets.latent.to_stored(helpers.random_state(nets, i, (1,)))
             none = np.zeros(1, bool)
             action = np.eye(3, dtype=np.float32)[[i % 3]]
             replay.add(obs, action, np.ones(1), none, none, none, np.asarray(stored.deter), np.asarray(stored.stoch))

@@ -1,6 +1,6 @@
 """The update as a whole: who gets which gradient, one compilation, reproducibility, learning, and finite numbers."""
 
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 
 import chex
@@ -18,7 +18,6 @@ from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.train_step import compile_train_step, count_params, init_agent, loss_weight, total_loss
 from dreamer_jax.types import ReturnNorm
 
-LOSSES = ("decoder", "reward", "continue", "dyn", "rep", "policy", "value", "replay_value")
 # Which parts each loss trains. dyn = KL(sg posterior || prior) reaches the posterior and the encoder through the latents
 # of earlier steps, which shape deter; rep never reaches the prior.
 FILTER = {"encoder", "core", "posterior"}
@@ -32,6 +31,13 @@ TRAINS = {
     "value": {"critic"},
     "replay_value": FILTER | {"critic"},
 }
+LOSSES = tuple(TRAINS)
+# V1's policy loss comes through reward head, critic and dynamics, V2's in part, and leaves all of them at exactly zero.
+VERSIONS = {
+    "v3": (helpers.CONFIG, True, LOSSES),
+    "v2": (helpers.V2, True, LOSSES[:-1]),
+    "v1": (helpers.V1, False, tuple(name for name in LOSSES[:-1] if name != "continue")),
+}
 
 
 def _part(path: tuple[str, ...]) -> str:
@@ -41,45 +47,49 @@ def _part(path: tuple[str, ...]) -> str:
     return next((part for part in ("prior", "posterior") if path[1].startswith(part)), "core")
 
 
-@pytest.fixture(scope="module")
-def gradients():
-    """gradients(loss name, batch) of a single loss term -> {part: [leaves]}; the weights are traced, so it compiles once."""
-    nets, config, slow_critic = helpers.tiny_networks(), helpers.CONFIG, helpers.perturb(helpers.tiny_params()[2], seed=2)
+@cache
+def gradients(version: str):
+    """compute(loss name, batch) of a single loss term -> {part: [leaves]}; the choice is traced, so it compiles once."""
+    config, discrete, _ = VERSIONS[version]
+    nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), jnp.float32)
+    all_params = helpers.random_params(nets)
+    slow_critic = helpers.perturb(all_params[2], seed=2)
 
-    def objective(params, slow_critic, weights, batch):
-        fields = {"continue_" if name == "continue" else name: weight for name, weight in weights.items()}
-        weighted = config.model_copy(update={"loss": config.loss.model_copy(update=fields)})
+    def objective(params, slow_critic, chosen, batch):
         norm = ReturnNorm(jnp.float32(0), jnp.float32(0))
-        return total_loss(nets, weighted, params, slow_critic, norm, jax.random.key(0), batch)[0]
+        _, (losses, *_) = total_loss(nets, config, params, slow_critic, norm, jax.random.key(0), batch)
+        return sum(chosen[name.split("/")[0]] * loss.mean() for name, loss in losses.items())
 
     compiled = jax.jit(jax.grad(objective, argnums=(0, 1)), compiler_options=helpers.QUICK)
 
     def compute(name, batch):
-        weights = {other: jnp.float32(other == name) for other in LOSSES}
-        (world_model, actor, critic), slow = compiled(helpers.tiny_params(), slow_critic, weights, batch)
+        chosen = {other: jnp.float32(other == name) for other in LOSSES}
+        (world_model, actor, critic), slow = compiled(all_params, slow_critic, chosen, batch)
         parts = {}
         for path, leaf in flatten_dict({**world_model, "actor": actor, "critic": critic, "slow_critic": slow}).items():
             parts.setdefault(_part(path), []).append(np.asarray(leaf))
         return parts
 
-    return compute
+    return nets, compute
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_gradient_routing(gradients, name):
+@pytest.mark.parametrize(("version", "name"), [(version, name) for version, row in VERSIONS.items() for name in row[2]])
+def test_gradient_routing(version, name):
     """Each loss reaches every array of the parts it trains, and exactly none of the others; the slow critic none."""
-    parts = gradients(name, helpers.random_batch(helpers.tiny_networks(), 0))
-    assert set(parts) == set.union(*TRAINS.values()) | {"slow_critic"}
+    nets, compute = gradients(version)
+    parts = compute(name, helpers.random_batch(nets, 0))
+    assert set(parts) == set.union(*(TRAINS[name] for name in VERSIONS[version][2])) | {"slow_critic"}
     for part, leaves in parts.items():
         chex.assert_tree_all_finite(leaves)
         touched = [bool(leaf.any()) for leaf in leaves]
         assert touched == [part in TRAINS[name]] * len(leaves), part
 
 
-def test_dyn_reaches_the_posterior_only_through_time(gradients):
+def test_dyn_reaches_the_posterior_only_through_time():
     """With a reset at every step no latent is carried on: dyn trains prior and core, and the posterior gets exactly 0."""
-    batch = helpers.random_batch(helpers.tiny_networks(), 0)
-    parts = gradients("dyn", batch.replace(is_first=jnp.ones_like(batch.is_first)))
+    nets, compute = gradients("v3")
+    batch = helpers.random_batch(nets, 0)
+    parts = compute("dyn", batch.replace(is_first=jnp.ones_like(batch.is_first)))
     assert all(leaf.any() for leaf in parts["prior"])
     assert any(leaf.any() for leaf in parts["core"])
     assert not any(leaf.any() for part in ("encoder", "posterior") for leaf in parts[part])

@@ -1,5 +1,6 @@
 """The world model's loss terms against NumPy."""
 
+from dataclasses import replace
 from functools import cache, partial
 
 import chex
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from dreamer_jax import distributions, rssm, world_model
+from dreamer_jax.latents import Categorical
 from dreamer_jax.networks import apply
 from dreamer_jax.spaces import ObsSpec
-from dreamer_jax.types import LatentDist
+from dreamer_jax.types import CategoricalLatent
 from dreamer_jax.world_model import decoder_losses, world_model_loss
 
 
@@ -27,19 +29,19 @@ def _losses(batch):
 
 def test_kl_is_summed_over_variables_before_the_free_nats(monkeypatch):
     """Each step's KL, summed over its variables, is clipped at one nat: not each variable's, and not the mean."""
-    nets, params = helpers.tiny_networks(), helpers.tiny_params()[0]
     no_mix = helpers.CONFIG.model.model_copy(update={"unimix": 0.0})
+    nets, params = replace(helpers.tiny_networks(), latent=Categorical(no_mix)), helpers.tiny_params()[0]
     loss = helpers.CONFIG.loss.model_copy(update={"free_nats": 1.0})
     batch = helpers.random_batch(nets, 0, batch=1, length=3)
     # A posterior that is sure of class 0 has the KL -log q_0: chosen here for each step and variable.
     nats = np.array([[[0.7, 0.7], [0.1, 0.2], [0.0, 3.0]]])
     q = np.stack([np.exp(-nats), (1 - np.exp(-nats)) / 2, (1 - np.exp(-nats)) / 2], -1)
-    prior = LatentDist(jnp.asarray(np.log(q + 1e-30), jnp.float32))
-    posterior = LatentDist(jnp.zeros((1, 3, 2, 3)).at[..., 0].set(100.0))
+    prior = CategoricalLatent(jnp.asarray(np.log(q + 1e-30), jnp.float32))
+    posterior = CategoricalLatent(jnp.zeros((1, 3, 2, 3)).at[..., 0].set(100.0))
     states = helpers.random_state(nets, 0, (1, 3))
     monkeypatch.setattr(rssm, "observe", lambda *_: (states, states, posterior, prior))
 
-    config = helpers.CONFIG.model_copy(update={"model": no_mix, "loss": loss})
+    config = helpers.CONFIG.model_copy(update={"loss": loss})
     compiled = jax.jit(partial(world_model_loss, nets, config), compiler_options=helpers.QUICK)
     losses, _, metrics = compiled(params, jax.random.key(0), batch)
     for name in ("dyn", "rep"):
