@@ -133,7 +133,7 @@ class Replay:
     ) -> None:
         """Writes one record of every environment.
 
-        obs {name: [E, ...]}, prev_action [E, A], reward and flags [E]; with latents deter [E, D] and stoch indices [E, S].
+        obs {name: [E, ...]}, prev_action [E, A], reward and flags [E]; with latents deter [E, D] and stoch [E, S].
         """
         at = self.added % self.length
         for name in self._obs_keys:
@@ -146,8 +146,9 @@ class Replay:
         if self.latent:
             assert deter is not None
             assert stoch is not None
-            self.storage["latent/deter"][:, at] = deter.view(self.latent.deter_dtype)
-            self.storage["latent/stoch"][:, at] = stoch.view(self.latent.stoch_dtype)
+            deter, stoch = self.latent.as_stored(deter, stoch)
+            self.storage["latent/deter"][:, at] = deter
+            self.storage["latent/stoch"][:, at] = stoch
         self.added += 1
         if self.online and self.added % self.window == 0:
             self.queue.extend((env, self.added - self.window) for env in range(self.num_envs))
@@ -212,15 +213,16 @@ class Replay:
     def write_latents(self, env: np.ndarray, first: np.ndarray, deter: np.ndarray, stoch: np.ndarray) -> None:
         """Puts newer latents into the records that a batch came from; those overwritten meanwhile are left alone.
 
-        env, first [B] as `sample` gave them; deter [B, T, D]; stoch indices [B, T, S].
+        env, first [B] as `sample` gave them; deter [B, T, D]; stoch [B, T, S].
         """
         assert self.latent
         records = first[:, None] + np.arange(deter.shape[1])  # [B, T]
         held = records >= self.added - self.length
         envs = np.broadcast_to(env[:, None], records.shape)[held]
         steps = records[held] % self.length
-        self.storage["latent/deter"][envs, steps] = deter.view(self.latent.deter_dtype)[held]
-        self.storage["latent/stoch"][envs, steps] = stoch.view(self.latent.stoch_dtype)[held]
+        deter, stoch = self.latent.as_stored(deter, stoch)
+        self.storage["latent/deter"][envs, steps] = deter[held]
+        self.storage["latent/stoch"][envs, steps] = stoch[held]
 
     def read(self, begin: int, end: int) -> dict[str, np.ndarray]:
         """Copies records `begin` to `end` (counted from the beginning of the run) -> {name: [E, end - begin, ...]}."""

@@ -60,6 +60,10 @@ class LatentSpec:
     def stoch_dtype(self) -> np.dtype:
         return np.min_scalar_type(self.classes - 1) if self.classes else self.deter_dtype
 
+    def as_stored(self, deter: np.ndarray, stoch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both parts of latents in dtypes that NumPy can save."""
+        return deter.view(self.deter_dtype), stoch if self.classes else stoch.view(self.stoch_dtype)
+
     @property
     def bytes(self) -> int:
         """Bytes that one latent takes in the replay."""
