@@ -114,6 +114,9 @@ class ModelConfig(_Section):
     critic_layers: int = Field(default=3, ge=1, description="hidden layers of the critic [count]")
     bins: int = Field(default=255, ge=3, description="bins of the symexp two-hot heads [count]")
     unimix: float = Field(default=0.01, ge=0, lt=1, description="uniform share mixed into the latents [fraction]")
+    representation: Literal["reconstruction", "contrastive", "redundancy", "reward_only"] = Field(
+        default="reconstruction", description="what shapes the latent; all but reconstruction do without a decoder [choice]"
+    )
     encoder_keys: str = Field(
         default=".*", description="observation keys that the encoder sees [regular expression, whole key]"
     )
@@ -156,6 +159,8 @@ class LossConfig(_Section):
     """Weights of the loss terms (V3 eq. 4 and following) and the free nats."""
 
     decoder: float = Field(default=1.0, ge=0, description="weight of each reconstructed key")
+    contrastive: float = Field(default=1.0, ge=0, description="weight of the contrastive representation")
+    redundancy: float = Field(default=0.05, ge=0, description="weight of the redundancy-reducing representation")
     reward: float = Field(default=1.0, ge=0, description="weight of the reward head")
     continue_: Annotated[float, tyro.conf.arg(name="continue")] = Field(
         default=1.0, ge=0, alias="continue", description="weight of the continue head"

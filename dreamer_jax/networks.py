@@ -478,18 +478,30 @@ class Head(nn.Module):
         return {name: Linear(size, self.scale, self.style.dtype, name=name)(x) for name, size in self.outputs}
 
 
+class Projection(nn.Module):
+    """Features [.., F] -> [.., E], as many numbers as the embedding [.., E] has; no bias."""
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, embed: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", kernel_init(), (features.shape[-1], embed.shape[-1]))
+        return features.astype(self.dtype) @ kernel.astype(self.dtype)
+
+
 @dataclass(frozen=True)
 class Networks:
     """Every module of an agent. Built once; holds no parameters.
 
     `obs_specs` has the keys that the encoder or the decoder uses: what the replay has to hold. `continue_` is None where the
-    discount is constant.
+    discount is constant, `decoder` and `projection` where the representation does without.
     """
 
     encoder: Encoder
     rssm: RSSM
     latent: Latent
-    decoder: Decoder
+    decoder: Decoder | None
+    projection: Projection | None
     reward: Head
     continue_: Head | None
     actor: Head
@@ -507,7 +519,8 @@ def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: Action
         `deter` that is no multiple of 8.
     """
     encoded = _select(config, obs_specs, config.encoder_keys, "encoder")
-    decoded = _select(config, obs_specs, config.decoder_keys, "decoder")
+    reconstructs = config.representation == "reconstruction"
+    decoded = _select(config, obs_specs, config.decoder_keys, "decoder") if reconstructs else ()
     if config.cnn == "pooled" and image_groups(decoded) and config.deter % DECODER_BLOCKS:
         raise ConfigError(f"model.deter={config.deter} is not a multiple of {DECODER_BLOCKS}, which decoding images needs")
     style = Style(config.norm, config.activation, dtype)
@@ -521,7 +534,8 @@ def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: Action
         encoder=Encoder(encoded, config, style, image_style),
         rssm=RSSM(config, latent.outputs, style),
         latent=latent,
-        decoder=Decoder(decoded, config, style, image_style),
+        decoder=Decoder(decoded, config, style, image_style) if reconstructs else None,
+        projection=Projection(dtype) if config.representation in ("contrastive", "redundancy") else None,
         reward=Head(scalar, config.reward_layers, config.units, scale, style),
         continue_=Head((("logit", 1),), config.continue_layers, config.units, 1.0, style) if config.continue_head else None,
         actor=Head(policy, config.actor_layers, config.units, config.actor_scale, style),
@@ -561,7 +575,8 @@ def key_layers(nets: Networks) -> dict[str, tuple[str, str]]:
             return "-"
         return f"cnn {spec.shape[0]}x{spec.shape[1]}" if spec.kind == "image" else "mlp"
 
-    return {name: (layers(nets.encoder.specs, name), layers(nets.decoder.specs, name)) for name in nets.obs_specs}
+    decoded = nets.decoder.specs if nets.decoder else ()
+    return {name: (layers(nets.encoder.specs, name), layers(decoded, name)) for name in nets.obs_specs}
 
 
 def apply(module: nn.Module, params: Params, *inputs: Any, method: str | None = None) -> Any:

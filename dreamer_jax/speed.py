@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_jax import behavior, rssm, world_model
+from dreamer_jax import behavior, rssm
 from dreamer_jax.config import Config
 from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.evaluation import read_specs
@@ -24,6 +24,7 @@ from dreamer_jax.metrics import FILE_NAME, read_metrics
 from dreamer_jax.networks import Networks, apply, build_networks
 from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay, Sequences, predict_bytes
+from dreamer_jax.representation import representation_losses
 from dreamer_jax.runs import describe_environment
 from dreamer_jax.seeds import over_seeds
 from dreamer_jax.spaces import ObsSpec
@@ -139,10 +140,9 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
         dyn, rep = rssm.kl_loss(nets.latent, posterior, prior)
         return (dyn + rep).mean() + rssm.features(states).astype(jnp.float32).mean(), states
 
-    def heads(model, states, batch):
-        reconstruction = apply(nets.decoder, model["decoder"], states.deter, states.stoch)
+    def heads(model, states, embed, batch):
         features = rssm.features(states)
-        losses = world_model.decoder_losses(nets.obs_specs, reconstruction, batch.obs, config.model.symlog)
+        losses = representation_losses(nets, config.model, model, batch.obs, embed, states)
         heads = [(nets.reward, "reward"), (nets.continue_, "continue")]
         outputs = [apply(module, model[name], features) for module, name in heads if module]
         return sum(jnp.float32(loss.mean()) for loss in (*losses.values(), *jax.tree.leaves(outputs)))
@@ -160,11 +160,12 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
     def optimise(state, grads):
         return [part.apply_gradients(grads=grad) for part, grad in zip((state.world_model, state.actor, state.critic), grads)]
 
+    embed = jax.jit(partial(apply, nets.encoder))(model["encoder"], batch.obs)
     _, states = jax.jit(observe)(model, batch)
     trajectory = jax.jit(imagine)(model, actor, states)
     programs: dict[str, tuple[Callable, tuple]] = {
         "observe scan": (jax.value_and_grad(observe, has_aux=True), (model, batch)),
-        "decoder and heads": (jax.value_and_grad(heads, argnums=(0, 1)), (model, states, batch)),
+        "representation and heads": (jax.value_and_grad(heads, argnums=(0, 1)), (model, states, embed, batch)),
         "imagine scan": (imagine, (model, actor, states)),
         "actor-critic losses": (
             jax.value_and_grad(actor_critic, argnums=(0, 1)),

@@ -31,9 +31,12 @@ def init_params(nets: Networks, key: jax.Array) -> tuple[Params, Params, Params]
     world_model = {
         "encoder": encoder["params"],
         "rssm": nets.rssm.init(keys["rssm"], state.deter, state.stoch, action, embed)["params"],
-        "decoder": nets.decoder.init(keys["decoder"], state.deter, state.stoch)["params"],
         "reward": nets.reward.init(keys["reward"], features)["params"],
     }
+    if nets.decoder:
+        world_model["decoder"] = nets.decoder.init(keys["decoder"], state.deter, state.stoch)["params"]
+    if nets.projection:
+        world_model["projection"] = nets.projection.init(keys["decoder"], features, embed)["params"]
     if nets.continue_:
         world_model["continue"] = nets.continue_.init(keys["continue"], features)["params"]
     actor = nets.actor.init(keys["actor"], features)["params"]

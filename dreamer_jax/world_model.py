@@ -1,4 +1,4 @@
-"""The world model's loss: reconstruction, reward, continue and the two KL terms (V3 eq. 4 and 5, and before)."""
+"""The world model's loss: representation, reward, continue and the two KL terms (V3 eq. 4 and 5, and before)."""
 
 import chex
 import jax
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from dreamer_jax import distributions, rssm
 from dreamer_jax.config import Config, LossConfig
 from dreamer_jax.networks import Networks, apply
-from dreamer_jax.spaces import ObsSpecs
+from dreamer_jax.representation import representation_losses
 from dreamer_jax.types import Batch, LatentState, Metrics, Params
 
 
@@ -17,8 +17,8 @@ def world_model_loss(
     """Loss terms of a batch before weighting and averaging.
 
     Returns:
-      {name: f32[B, T]} with names "decoder/<key>", "reward", "continue", "dyn", "rep" (f32[] where the mean is clipped);
-      posterior states [B, T] with their gradient; metrics.
+      {name: f32[B, T]} with names "reward", "continue", "dyn", "rep" (f32[] where the mean is clipped) and those of
+      `representation_losses`; posterior states [B, T] with their gradient; metrics.
     """
     chex.assert_equal_shape([batch.reward, batch.is_first, batch.is_last, batch.is_terminal])
     chex.assert_equal_shape_prefix([batch.reward, batch.prev_action], 2)
@@ -27,9 +27,8 @@ def world_model_loss(
     prev_action = batch.prev_action.astype(nets.dtype)
     _, states, posterior, prior = rssm.observe(nets, params, key, batch.start, prev_action, embed, batch.is_first)
 
-    reconstruction = apply(nets.decoder, params["decoder"], states.deter, states.stoch)
     features = rssm.features(states)
-    losses = decoder_losses(nets.obs_specs, reconstruction, batch.obs, config.model.symlog)
+    losses = representation_losses(nets, config.model, params, batch.obs, embed, states)
     reward = jnp.tanh(batch.reward) if config.behavior.reward == "tanh" else batch.reward
     losses["reward"] = distributions.scalar_loss(apply(nets.reward, params["reward"], features), reward)
     if nets.continue_:
@@ -47,26 +46,3 @@ def world_model_loss(
 def clip_nats(kl: jax.Array, config: LossConfig) -> jax.Array:
     """Free nats: KL [B, T], summed over variables, clipped for each step -> [B, T] (V3), or its mean -> [] (PlaNet, V1, V2)."""
     return jnp.maximum(kl.mean() if config.free_nats_of == "mean" else kl, config.free_nats)
-
-
-def decoder_losses(
-    specs: ObsSpecs, predictions: dict[str, jax.Array], obs: dict[str, jax.Array], symlog: bool = True
-) -> dict[str, jax.Array]:
-    """{"decoder/<key>": f32[B, T]}, summed over the key: squared error without a half, of vectors (in symlog space where the
-    model uses it) and of images in [0, 1]; cross-entropy for indices.
-    """
-    losses = {}
-    for name, prediction in predictions.items():
-        prediction = prediction.astype(jnp.float32)
-        if specs[name].kind == "discrete":
-            log_probs = jax.nn.log_softmax(prediction)
-            losses[f"decoder/{name}"] = -jnp.take_along_axis(log_probs, obs[name][..., None], -1)[..., 0]
-            continue
-        target = obs[name].astype(jnp.float32)
-        if specs[name].kind == "image":
-            target /= 255
-        elif symlog:
-            target = distributions.symlog(target)
-        error = jnp.square(prediction - target)
-        losses[f"decoder/{name}"] = error.sum(tuple(range(2, error.ndim)))
-    return losses

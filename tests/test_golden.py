@@ -14,9 +14,9 @@ from dreamer_jax.behavior import lambda_return, policy_distribution, update_retu
 from dreamer_jax.config import BehaviorConfig, ModelConfig, OptimizerConfig
 from dreamer_jax.latents import Categorical
 from dreamer_jax.optimizer import clip_by_tensor_norm, make_optimizer
+from dreamer_jax.representation import decoder_losses
 from dreamer_jax.spaces import ObsSpec
 from dreamer_jax.types import CategoricalLatent, ReturnNorm
-from dreamer_jax.world_model import decoder_losses
 
 
 @pytest.fixture(autouse=True, scope="module")

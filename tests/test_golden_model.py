@@ -11,9 +11,9 @@ from dreamer_jax import distributions, rssm
 from dreamer_jax.behavior import Predictions, imagined_targets, policy_distribution, policy_loss, replay_value_loss, value_loss
 from dreamer_jax.config import BehaviorConfig, LossConfig, ModelConfig
 from dreamer_jax.networks import build_networks
+from dreamer_jax.representation import decoder_losses
 from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.types import LatentState, ReturnNorm
-from dreamer_jax.world_model import decoder_losses
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,6 +17,7 @@ COMPILED = (
     {"latents"},
     {"networks"},
     {"rssm"},
+    {"representation"},
     {"world_model", "behavior"},
     {"optimizer"},
     {"train_step", "policy", "flops"},

@@ -13,9 +13,10 @@ import pytest
 from dreamer_jax import distributions, rssm, world_model
 from dreamer_jax.latents import Categorical
 from dreamer_jax.networks import apply
+from dreamer_jax.representation import decoder_losses
 from dreamer_jax.spaces import ObsSpec
 from dreamer_jax.types import CategoricalLatent
-from dreamer_jax.world_model import decoder_losses, world_model_loss
+from dreamer_jax.world_model import world_model_loss
 
 
 @cache
