@@ -19,7 +19,8 @@ def result(tmp_path_factory, quick_compilation):
 
 
 def test_every_part_is_timed(result):
-    assert set(result["parts"]) == {"observe scan", "representation and heads", "imagine scan", "actor-critic losses", "optimiser"}
+    parts = {"observe scan", "representation and heads", "imagine scan", "actor-critic losses", "optimiser"}
+    assert set(result["parts"]) == parts
     assert set(result["policy"]) == {"1", "16"}
     for timing in (result["step"], *result["parts"].values(), *result["policy"].values()):
         assert 0 < timing["min"] <= timing["median"] <= timing["max"]
