@@ -6,7 +6,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,22 +37,26 @@ MATMUL_SIZE = 2048
 Timing = dict[str, float]
 
 
-def report(config: Config, calls: int, updates: int, command: Sequence[str]) -> dict[str, Any]:
+def report(config: Config, calls: int, updates: int, command: Sequence[str]) -> Iterator[dict[str, Any]]:
     """All measurements of a configuration, with what has to stand beside them: command, settings, versions and device.
 
     Args:
       calls: timed calls of each part.
-      updates: updates of the whole loop.
+      updates: updates of the whole loop; 0 leaves it out.
       command: the words that repeat it.
+
+    Yields:
+      the measurements so far: all but the whole loop, then all.
     """
-    result = measure(config, calls)
-    return {
+    result = {
         "command": " ".join(["python", *command]),
         **describe_environment(str(select_device(config.device).device_kind)),
         "config": resolve_precision(config).model_dump(by_alias=True),
-        **result,
-        "loop": measure_loop(config, updates, result["step"]["median"]),
+        **measure(config, calls),
     }
+    yield result
+    if updates:
+        yield {**result, "loop": measure_loop(config, updates, result["step"]["median"])}
 
 
 def measure(config: Config, calls: int) -> dict[str, Any]:
@@ -67,7 +71,8 @@ def measure(config: Config, calls: int) -> dict[str, Any]:
     config = resolve_precision(config)
     device = select_device(config.device)
     nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config))
-    replay, replay_rates = _measure_replay(nets, config, calls)
+    replay = _empty_replay(nets, config, _least_records(config))
+    fill(replay, nets, replay.length)
     state = jax.jit(partial(init_agent, nets, config))(jax.random.key(config.seed))
     learner = Learner(nets, config, [state], [replay])
     acting, batch = jax.tree.map(lambda x: x[0], (learner.acting, learner.sample()[1]))
@@ -76,7 +81,7 @@ def measure(config: Config, calls: int) -> dict[str, Any]:
     parts = _measure_parts(nets, config, state, batch, calls)
     policy = {str(count): _measure_policy(nets, config, acting, count, calls) for count in POLICY_BATCHES}
     step |= compare_with_matmul(step, matmul_rate(jnp.dtype(nets.dtype), calls))
-    return {"step": step, "parts": parts, "policy": policy, "replay": replay_rates}
+    return {"step": step, "parts": parts, "policy": policy, "replay": _measure_replay(nets, config, calls)}
 
 
 def timed(call: Callable[[], Any], calls: int) -> Timing:
@@ -206,20 +211,33 @@ def fill(replay: Replay, nets: Networks, steps: int) -> None:
         replay.add(obs, action, np.zeros(envs), none, none, none, **stored)
 
 
-def _measure_replay(nets: Networks, config: Config, calls: int) -> tuple[Replay, list[dict[str, float]]]:
+def _least_records(config: Config) -> int:
+    """Records that a batch can be drawn from."""
+    return config.env.num_envs * 4 * (config.replay.batch_length + 2)
+
+
+def _empty_replay(nets: Networks, config: Config, capacity: int) -> Replay:
+    settings = config.replay
+    latent = nets.latent.spec(nets.dtype) if settings.context else None
+    return Replay(
+        nets.obs_specs, nets.action_spec, latent, capacity, config.env.num_envs, settings.batch_length, False, config.seed
+    )
+
+
+def _measure_replay(nets: Networks, config: Config, calls: int) -> list[dict[str, float]]:
     """Fills a replay with random records, and measures it at each of `REPLAY_SIZES` that capacity and free memory allow.
 
     Returns:
-      the replay, and for each size the rates of adding and sampling. Beside sampling stands a plain copy of as many records
-      that lie together, at random places of the replay: what the machine's memory allows.
+      for each size the rates of adding and sampling. Beside sampling stands a plain copy of as many records that lie
+      together, at random places of the replay: what the machine's memory allows.
     """
     settings, envs = config.replay, config.env.num_envs
     latent = nets.latent.spec(nets.dtype) if settings.context else None
     record = predict_bytes(nets.obs_specs, nets.action_spec, latent, 1)
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 2**30
-    least = envs * 4 * (settings.batch_length + 2)
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 * 3 if hasattr(os, "sysconf") else 2**30
+    least = _least_records(config)
     sizes = [size for size in REPLAY_SIZES if least <= size <= settings.capacity and size * record <= free] or [least]
-    replay = Replay(nets.obs_specs, nets.action_spec, latent, sizes[-1], envs, settings.batch_length, False, config.seed)
+    replay = _empty_replay(nets, config, sizes[-1])
     rng = np.random.default_rng(0)
     rows = []
     for size in sizes:
@@ -247,7 +265,7 @@ def _measure_replay(nets: Networks, config: Config, calls: int) -> tuple[Replay,
                 "batch_bytes": total,
             }
         )
-    return replay, rows
+    return rows
 
 
 def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str, float]:
@@ -281,7 +299,7 @@ def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str,
 
 def table(result: dict[str, Any]) -> str:
     """The measurements as lines for a terminal."""
-    step, loop = result["step"], result["loop"]
+    step, loop = result["step"], result.get("loop")
     lines = [
         f"{'compiled step':24}{_milliseconds(step)}",
         *(f"{'  ' + name:24}{_milliseconds(timing)}" for name, timing in result["parts"].items()),
@@ -291,9 +309,10 @@ def table(result: dict[str, Any]) -> str:
         f"{step['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s of large matrix products",
         *(f"{f'policy, {count} env':24}{_milliseconds(timing)}" for count, timing in result["policy"].items()),
         *(line for row in result["replay"] for line in _replay_lines(row)),
-        f"{'whole loop':24}{loop['decisions_per_second']:10.1f} decisions/s, {loop['updates_per_second']:.2f} updates/s, "
-        f"no update in {loop['share_without_update']:.0%} of the time",
     ]
+    if loop:
+        rate = f"{loop['decisions_per_second']:10.1f} decisions/s, {loop['updates_per_second']:.2f} updates/s"
+        lines.append(f"{'whole loop':24}{rate}, no update in {loop['share_without_update']:.0%} of the time")
     return "\n".join(lines)
 
 

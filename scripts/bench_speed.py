@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--calls", type=int, default=20, help="timed calls of each part, after a warm-up [count]")
-    parser.add_argument("--updates", type=int, default=100, help="updates of the whole loop [count]")
+    parser.add_argument("--updates", type=int, default=100, help="updates of the whole loop; 0 leaves it out [count]")
     parser.add_argument("--output", type=Path, help="file for the numbers as JSON")
     options, rest = parser.parse_known_args(arguments)
 
@@ -25,13 +25,16 @@ def main(arguments: list[str]) -> None:
     config = load_config(overrides.pop("preset", DEFAULT_PRESET), overrides)
 
     from dreamer_jax import speed
+    from dreamer_jax.runs import write_json
 
-    result = speed.report(config, options.calls, options.updates, ["scripts/bench_speed.py", *arguments])
-    print(speed.table(result))
+    shown = 0
+    for result in speed.report(config, options.calls, options.updates, ["scripts/bench_speed.py", *arguments]):
+        lines = speed.table(result).splitlines()
+        print("\n".join(lines[shown:]), flush=True)
+        shown = len(lines)
+        if options.output:
+            write_json(options.output, result)
     if options.output:
-        from dreamer_jax.runs import write_json
-
-        write_json(options.output, result)
         print(f"wrote {options.output}")
 
 

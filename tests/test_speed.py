@@ -15,7 +15,15 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 @pytest.fixture(scope="module")
 def result(tmp_path_factory, quick_compilation):
     config = tiny_config(tmp_path_factory.mktemp("speed"), **{"replay.context": 1})
-    return speed.report(config, calls=3, updates=20, command=["scripts/bench_speed.py", "--calls", "3"])
+    without, with_loop = speed.report(config, calls=3, updates=20, command=["scripts/bench_speed.py", "--calls", "3"])
+    assert with_loop == {**without, "loop": with_loop["loop"]}
+    return with_loop
+
+
+def test_the_loop_can_be_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "measure", lambda config, calls: {})
+    (result,) = speed.report(tiny_config(tmp_path), calls=3, updates=0, command=[])
+    assert "loop" not in result
 
 
 def test_every_part_is_timed(result):
