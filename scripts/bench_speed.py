@@ -27,6 +27,8 @@ def main(arguments: list[str]) -> None:
     from dreamer_jax import speed
     from dreamer_jax.runs import write_json
 
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)  # before the measurements: a mistake here would lose them
     shown = 0
     for result in speed.report(config, options.calls, options.updates, ["scripts/bench_speed.py", *arguments]):
         lines = speed.table(result).splitlines()

@@ -24,12 +24,12 @@ def main(arguments: list[str]) -> None:
     from dreamer_jax.runs import write_json
 
     command = ["scripts/cost_curves.py", *arguments]
+    options.output.mkdir(parents=True, exist_ok=True)  # before the measurements: a mistake here would lose them
     curves, rows = cost_curves.measure_curves(options.preset, parse_arguments(rest), options.calls, command), []
     about = next(curves)
     for row in curves:
         rows.append(row)
         print(cost_curves.table([row]).splitlines()[-1], flush=True)
-    options.output.mkdir(parents=True, exist_ok=True)
     write_json(options.output / "cost_curves.json", {**about, "rows": rows})
     (options.output / "cost_curves.md").write_text(cost_curves.table(rows) + "\n")
     cost_curves.draw(rows, options.output / "cost_curves.png", f"{options.preset} on {about['device']}")
