@@ -171,14 +171,15 @@ class Replay:
             )
         env, first = self._choose(batch_size)
         steps = (first[:, None] + np.arange(self.window)) % self.length  # [B, window]
-        trained = steps[:, self.context :]  # [B, T]
+        places = env[:, None] * self.length + steps  # in the rings laid end to end, where one index is faster than two
+        flat = {name: values.reshape((-1, *values.shape[2:])) for name, values in self.storage.items()}
         window = {
-            name: values[env[:, None], trained] for name, values in self.storage.items() if not name.startswith("latent/")
+            name: values.take(places[:, self.context :], 0) for name, values in flat.items() if not name.startswith("latent/")
         }
         start_deter = start_stoch = None
         if self.latent:
-            start_deter = self.storage["latent/deter"][env, steps[:, 0]]
-            start_stoch = self.storage["latent/stoch"][env, steps[:, 0]]
+            start_deter = flat["latent/deter"].take(places[:, 0], 0)
+            start_stoch = flat["latent/stoch"].take(places[:, 0], 0)
         else:
             window["is_first"][:, 0] = True
         # A record followed by a reset closes its episode, also one that was abandoned.
