@@ -283,6 +283,15 @@ def imagine_from_posterior(
     return rssm.imagine(nets, params, act, key, start, config.imagination_horizon)
 
 
+def outcomes(nets: Networks, config: BehaviorConfig, params: Params, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What the world model says of features [.., F]: mean reward, and continue with the discount inside, f32[..] both."""
+    reward = distributions.scalar_mean(apply(nets.reward, params["reward"], features))
+    if not nets.continue_:
+        return reward, jnp.full_like(reward, config.discount)
+    logit = apply(nets.continue_, params["continue"], features)["logit"][..., 0]
+    return reward, jax.nn.sigmoid(logit.astype(jnp.float32))
+
+
 def predict(
     nets: Networks,
     config: BehaviorConfig,
@@ -302,13 +311,8 @@ def predict(
         def scalar(module: Any, head_params: Params) -> jax.Array:
             return distributions.scalar_mean(apply(module, head_params, features))
 
-        reward = scalar(nets.reward, params["reward"])
-        if nets.continue_:
-            logit = apply(nets.continue_, params["continue"], features)["logit"][..., 0]
-            continue_ = jax.nn.sigmoid(logit.astype(jnp.float32))
-        else:
-            continue_ = jnp.full_like(reward, config.discount)
-        return Predictions(reward, continue_, scalar(nets.critic, critic_params), scalar(nets.critic, slow_params))
+        value, slow_value = scalar(nets.critic, critic_params), scalar(nets.critic, slow_params)
+        return Predictions(*outcomes(nets, config, params, features), value, slow_value)
 
     first, last = map_steps(heads, trajectory.features), heads(rssm.features(trajectory.last))
     predictions = jax.tree.map(lambda first, last: jnp.concatenate([first, last[None]]), first, last)

@@ -8,7 +8,6 @@ A checkpoint names the last record that it needs, so a segment that is newer tha
 """
 
 import contextlib
-import dataclasses
 import logging
 import os
 import re
@@ -115,7 +114,7 @@ class Checkpoints:
                     f"checkpoint {path} does not fit this run's config.yaml: {jax.tree_util.keystr(name)} is "
                     f"{found.dtype}{list(found.shape)}; {asked.dtype}{list(asked.shape)} was expected"
                 )
-        return dataclasses.replace(saved, key=jax.random.wrap_key_data(saved.key))
+        return AgentState(**{"slow_encoder": {}, **saved, "key": jax.random.wrap_key_data(saved["key"])})
 
     def restore_host(self, frames: int) -> dict[str, Any]:
         """The counters saved at `frames`.
@@ -198,6 +197,10 @@ def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
 
 
-def _storable(state: AgentState) -> AgentState:
-    """Typed keys as plain numbers, which Orbax stores on every version."""
-    return dataclasses.replace(state, key=jax.random.key_data(state.key))
+def _storable(state: AgentState) -> dict[str, Any]:
+    """The state's fields, typed keys as plain numbers, which Orbax stores on every version.
+
+    Without prototypes there is no slow encoder, and no trace of it: checkpoints from before it had a place can be read.
+    """
+    fields = {**vars(state), "key": jax.random.key_data(state.key)}
+    return {name: value for name, value in fields.items() if name != "slow_encoder" or value}

@@ -35,10 +35,11 @@ class EnvConfig(_Section):
     """The environment."""
 
     task: str = Field(
-        default="gym:CartPole-v1", description="gym:<registered id>, dmc:<domain>_<task> or import:<package.module>:<function>"
+        default="gym:CartPole-v1",
+        description="gym:<registered id>, dmc:<domain>_<task>, atari:<game> or import:<package.module>:<function>",
     )
     obs: Literal["state", "pixels", "both"] = Field(default="state", description="what dmc tasks show [choice]")
-    image_size: int = Field(default=64, ge=16, le=480, description="height and width of dmc images [pixels]")
+    image_size: int = Field(default=64, ge=16, le=480, description="height and width of dmc and atari images [pixels]")
     camera: int | None = Field(default=None, ge=0, description="camera of dmc images; none: 0, for quadruped 2 [index]")
     num_envs: int = Field(default=1, ge=1, le=1024, description="environments stepped together [count]")
     action_repeat: int = Field(default=1, ge=1, le=100, description="simulator steps per decision, rewards summed [steps]")
@@ -53,8 +54,10 @@ class EnvConfig(_Section):
     def _options_fit_the_task(self) -> "EnvConfig":
         for name in ("obs", "image_size", "camera"):
             value = getattr(self, name)
-            if value != type(self).model_fields[name].default and not self.task.startswith("dmc:"):
-                raise ValueError(f"env.{name}={value!r} is for dmc tasks only; leave it out for env.task={self.task!r}")
+            families = ("dmc:", "atari:") if name == "image_size" else ("dmc:",)
+            if value != type(self).model_fields[name].default and not self.task.startswith(families):
+                known = " and ".join(family.rstrip(":") for family in families)
+                raise ValueError(f"env.{name}={value!r} is for {known} tasks only; leave it out for env.task={self.task!r}")
         return self
 
 
@@ -91,6 +94,9 @@ class ModelConfig(_Section):
         default="two_hot", description="reward head and critic: two-hot bins (V3), or squared error (V1, V2) [choice]"
     )
     continue_head: bool = Field(default=True, description="predict ends; without it the discount is constant [true/false]")
+    actor_critic: bool = Field(
+        default=True, description="learn actor and critic; without them a planner acts (PlaNet) [true/false]"
+    )
     actor_scale: float = Field(default=0.01, ge=0, description="scale of the actor's last layer at the start: V3 0.01, else 1")
 
     size: Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m", "custom"] = Field(
@@ -114,9 +120,12 @@ class ModelConfig(_Section):
     critic_layers: int = Field(default=3, ge=1, description="hidden layers of the critic [count]")
     bins: int = Field(default=255, ge=3, description="bins of the symexp two-hot heads [count]")
     unimix: float = Field(default=0.01, ge=0, lt=1, description="uniform share mixed into the latents [fraction]")
-    representation: Literal["reconstruction", "contrastive", "redundancy", "reward_only"] = Field(
+    representation: Literal["reconstruction", "contrastive", "redundancy", "prototypes", "reward_only"] = Field(
         default="reconstruction", description="what shapes the latent; all but reconstruction do without a decoder [choice]"
     )
+    prototypes: int = Field(default=2500, ge=2, description="prototypes that latents are assigned to [count]")
+    prototype_freeze: int = Field(default=10_000, ge=0, description="updates before the prototypes move [updates]")
+    prototype_shift: int = Field(default=3, ge=0, description="largest shift of the images in a view [pixels]")
     encoder_keys: str = Field(
         default=".*", description="observation keys that the encoder sees [regular expression, whole key]"
     )
@@ -161,6 +170,7 @@ class LossConfig(_Section):
     decoder: float = Field(default=1.0, ge=0, description="weight of each reconstructed key")
     contrastive: float = Field(default=1.0, ge=0, description="weight of the contrastive representation")
     redundancy: float = Field(default=0.05, ge=0, description="weight of the redundancy-reducing representation")
+    prototypes: float = Field(default=1.0, ge=0, description="weight of the prototypes' losses")
     reward: float = Field(default=1.0, ge=0, description="weight of the reward head")
     continue_: Annotated[float, tyro.conf.arg(name="continue")] = Field(
         default=1.0, ge=0, alias="continue", description="weight of the continue head"
@@ -178,8 +188,26 @@ class LossConfig(_Section):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
 
+class PlannerConfig(_Section):
+    """The cross-entropy method, which acts where there is no actor, or where an evaluation asks for it (PlaNet)."""
+
+    horizon: int = Field(default=12, ge=1, description="length of a plan [decisions]")
+    iterations: int = Field(default=10, ge=1, description="times that the plan is refit to its best candidates [count]")
+    candidates: int = Field(default=1000, ge=2, description="plans imagined in an iteration [count]")
+    elites: int = Field(default=100, ge=1, description="best candidates that the plan is refit to [count]")
+
+    @model_validator(mode="after")
+    def _elites_are_few(self) -> "PlannerConfig":
+        if self.elites >= self.candidates:
+            raise ValueError(
+                f"behavior.planner.elites={self.elites} has to be below "
+                f"behavior.planner.candidates={self.candidates}; change one"
+            )
+        return self
+
+
 class BehaviorConfig(_Section):
-    """Actor and critic."""
+    """Actor and critic, or a planner in their place."""
 
     imagination_horizon: int = Field(default=15, ge=1, le=1000, description="imagined steps H [decisions]")
     discount_horizon: float = Field(default=333.0, gt=1, description="discount = 1 - 1/this [decisions]")
@@ -220,6 +248,7 @@ class BehaviorConfig(_Section):
     norm_low: float = Field(default=5.0, ge=0, le=100, description="lower percentile of the return range [percent]")
     norm_high: float = Field(default=95.0, ge=0, le=100, description="upper percentile of the return range [percent]")
     norm_limit: float = Field(default=1.0, gt=0, description="smallest divisor of the advantage [return]")
+    planner: PlannerConfig = Field(default_factory=PlannerConfig)
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> "BehaviorConfig":

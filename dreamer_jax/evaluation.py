@@ -1,6 +1,7 @@
 """Playing with a trained agent: `load_policy`, `evaluate`, and a video of an episode."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,11 +23,21 @@ from dreamer_jax.policy import Mode, initial_carry, policy_step
 from dreamer_jax.runs import check_writable, open_run, write_json
 from dreamer_jax.spaces import ActionSpec, ObsSpecs
 from dreamer_jax.train_step import acting_params, init_agent
-from dreamer_jax.types import ActingParams, PolicyCarry
+from dreamer_jax.types import ActingParams, Params, PolicyCarry
 
 MAX_PARALLEL = 20
 # Training seeds lie below. Evaluations on the way choose the best checkpoint, so the one that judges it has other seeds.
 EVALUATION_SEED, SELECTION_SEED = 2**31, 2**32
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """What a checkpoint holds of a trained agent: its networks, configuration and parameters."""
+
+    nets: Networks
+    config: Config
+    params: ActingParams
+    critic: Params
 
 
 @struct.dataclass
@@ -80,18 +91,28 @@ def compile_play(nets: Networks, config: Config, mode: Mode) -> Callable:
     return jax.jit(step)
 
 
-def load_policy(run: str | Path, checkpoint: str = "last", deterministic: bool = True, device: str | None = None) -> Policy:
-    """Loads a trained agent.
+def load_policy(
+    run: str | Path, checkpoint: str = "last", deterministic: bool = True, device: str | None = None, planner: bool = False
+) -> Policy:
+    """Loads a trained agent that plays.
 
     Args:
       run: the run's folder.
       checkpoint: "last", "best" (by evaluation on the way) or the frames of a kept one.
       deterministic: most likely action instead of a sampled one.
       device: "cpu", "gpu", "tpu" or "auto"; None takes the run's own setting.
+      planner: act by planning in the world model (`behavior.planner`) in the place of the actor.
 
     Raises:
       ConfigError: not a run, no such checkpoint, or a checkpoint of another agent.
     """
+    agent = load_agent(run, checkpoint, device)
+    nets = dataclasses.replace(agent.nets, actor=None) if planner else agent.nets
+    return Policy(nets, agent.config, agent.params, deterministic)
+
+
+def load_agent(run: str | Path, checkpoint: str = "last", device: str | None = None) -> Agent:
+    """Loads what a run trained; arguments and errors as for `load_policy`."""
     run = Path(run)
     config = open_run(run)
     if device is not None:
@@ -102,7 +123,7 @@ def load_policy(run: str | Path, checkpoint: str = "last", deterministic: bool =
     like = jax.eval_shape(partial(init_agent, nets, config), jax.random.key(0))
     state = checkpoints.restore_agent(checkpoints.resolve(checkpoint), like)
     checkpoints.close()
-    return Policy(nets, config, acting_params(state), deterministic)
+    return Agent(nets, config, acting_params(state), state.critic.params)
 
 
 def read_specs(env: EnvConfig) -> tuple[ObsSpecs, ActionSpec]:
@@ -197,7 +218,14 @@ def _frame(env: Any) -> np.ndarray:
 
 
 def evaluate_run(
-    run: Path, checkpoint: str, episodes: int, deterministic: bool, seed: int, device: str | None, video: bool
+    run: Path,
+    checkpoint: str,
+    episodes: int,
+    deterministic: bool,
+    seed: int,
+    device: str | None,
+    video: bool,
+    planner: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a run's agent, prints the result, and writes `evaluations/<checkpoint>-<policy>.json` and a video.
 
@@ -206,11 +234,11 @@ def evaluate_run(
     """
     if episodes < 1:
         raise ConfigError(f"--episodes {episodes}: at least 1 is needed")
-    policy = load_policy(run, checkpoint, deterministic, device)
+    policy = load_policy(run, checkpoint, deterministic, device, planner)
     check_writable(run)
     env = policy.config.env
     result = {"task": env.task, "checkpoint": checkpoint, "seed": seed} | evaluate(policy, env, episodes, seed)
-    name = f"{checkpoint}-{'deterministic' if deterministic else 'sampled'}"
+    name = f"{checkpoint}-{'deterministic' if deterministic else 'sampled'}{'-planner' if planner else ''}"
     (run / "evaluations").mkdir(exist_ok=True)
     write_json(run / "evaluations" / f"{name}.json", result)
     print(f"{env.task}, checkpoint {checkpoint}: {summary(result)}")

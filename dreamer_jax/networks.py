@@ -26,6 +26,7 @@ Specs = tuple[tuple[str, ObsSpec], ...]  # (key, what it holds), sorted
 IMAGE_MULTS = (2, 3, 4, 4)  # V3: channels of the four levels of encoder and decoder, in units of `depth`
 IMAGE_FACTOR = 2 ** len(IMAGE_MULTS)
 DECODER_BLOCKS = 8
+PROTOTYPE_SIZE = 32
 CPU_IMAGES = 64  # that a CPU convolves at once
 STRIDED_MULTS = (1, 2, 4, 8)  # V1 and V2: channels of the four strided convolutions
 STRIDED_KERNELS = (5, 5, 6, 6)  # and the kernels of the four transposed ones, which give 64x64
@@ -489,12 +490,33 @@ class Projection(nn.Module):
         return features.astype(self.dtype) @ kernel.astype(self.dtype)
 
 
+class Prototypes(nn.Module):
+    """K prototypes of P numbers, and linear projections of embeddings and features to as many."""
+
+    count: int
+    dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        self.table = self.param("table", nn.initializers.normal(1.0), (self.count, PROTOTYPE_SIZE))
+        self.observed = Linear(PROTOTYPE_SIZE, dtype=self.dtype)
+        self.predicted = Linear(PROTOTYPE_SIZE, dtype=self.dtype)
+
+    def __call__(self, embed: jax.Array, features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Embedding [.., E], features [.., F] -> projections [.., P] of both, and the prototypes [K, P]."""
+        return self.observed(embed), self.predicted(features), self.table
+
+    def project_embed(self, embed: jax.Array) -> jax.Array:
+        """[.., E] -> [.., P]"""
+        return self.observed(embed)
+
+
 @dataclass(frozen=True)
 class Networks:
     """Every module of an agent. Built once; holds no parameters.
 
     `obs_specs` has the keys that the encoder or the decoder uses: what the replay has to hold. `continue_` is None where the
-    discount is constant, `decoder` and `projection` where the representation does without.
+    discount is constant, `decoder`, `projection` and `prototypes` where the representation does without, `actor` and `critic`
+    where a planner acts.
     """
 
     encoder: Encoder
@@ -502,10 +524,11 @@ class Networks:
     latent: Latent
     decoder: Decoder | None
     projection: Projection | None
+    prototypes: Prototypes | None
     reward: Head
     continue_: Head | None
-    actor: Head
-    critic: Head
+    actor: Head | None
+    critic: Head | None
     obs_specs: ObsSpecs
     action_spec: ActionSpec
     dtype: Dtype
@@ -536,10 +559,11 @@ def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: Action
         latent=latent,
         decoder=Decoder(decoded, config, style, image_style) if reconstructs else None,
         projection=Projection(dtype) if config.representation in ("contrastive", "redundancy") else None,
+        prototypes=Prototypes(config.prototypes, dtype) if config.representation == "prototypes" else None,
         reward=Head(scalar, config.reward_layers, config.units, scale, style),
         continue_=Head((("logit", 1),), config.continue_layers, config.units, 1.0, style) if config.continue_head else None,
-        actor=Head(policy, config.actor_layers, config.units, config.actor_scale, style),
-        critic=Head(scalar, config.critic_layers, config.units, scale, style),
+        actor=Head(policy, config.actor_layers, config.units, config.actor_scale, style) if config.actor_critic else None,
+        critic=Head(scalar, config.critic_layers, config.units, scale, style) if config.actor_critic else None,
         obs_specs=dict(sorted({**dict(encoded), **dict(decoded)}.items())),
         action_spec=action_spec,
         dtype=dtype,
@@ -579,8 +603,9 @@ def key_layers(nets: Networks) -> dict[str, tuple[str, str]]:
     return {name: (layers(nets.encoder.specs, name), layers(decoded, name)) for name in nets.obs_specs}
 
 
-def apply(module: nn.Module, params: Params, *inputs: Any, method: str | None = None) -> Any:
-    """Runs a module, or one of its methods, with a parameter tree."""
+def apply(module: nn.Module | None, params: Params, *inputs: Any, method: str | None = None) -> Any:
+    """Runs a module, or one of its methods, with a parameter tree; the caller knows that an optional one is there."""
+    assert module is not None
     return module.apply({"params": params}, *inputs, method=method)
 
 

@@ -9,6 +9,7 @@ from dreamer_jax import distributions, rssm
 from dreamer_jax.behavior import policy_distribution
 from dreamer_jax.config import BehaviorConfig
 from dreamer_jax.networks import Networks, apply
+from dreamer_jax.planner import plan
 from dreamer_jax.seeds import over_seeds
 from dreamer_jax.spaces import ActionSpec
 from dreamer_jax.types import ActingParams, PolicyCarry
@@ -35,14 +36,17 @@ def policy_step(
 
     is_first bool[B] resets the carry. "deterministic" takes the most likely action (the mean of a normal), "sampled" draws it,
     "exploring" adds what `behavior.exploration` asks for; the latent is sampled from the posterior in all cases, as in
-    training. The carry holds the latent that the replay stores.
+    training. Networks without an actor plan the action instead, in all modes the same but for exploration. The carry holds the
+    latent that the replay stores.
     """
     latent_key, action_key = jax.random.split(key)
     embed = apply(nets.encoder, params.world_model["encoder"], obs)
     latent, _ = rssm.observe_step(nets, params.world_model, latent_key, carry.latent, carry.prev_action, embed, is_first)
-    outputs = apply(nets.actor, params.actor, rssm.features(latent))
-    dist = policy_distribution(outputs, config)
-    action = dist.mode() if mode == "deterministic" else distributions.sample(action_key, dist)
+    if nets.actor:
+        dist = policy_distribution(apply(nets.actor, params.actor, rssm.features(latent)), config)
+        action = dist.mode() if mode == "deterministic" else distributions.sample(action_key, dist)
+    else:
+        action = plan(nets, config, params.world_model, action_key, latent)
     if mode == "exploring" and config.exploration:
         action = explore(jax.random.fold_in(action_key, 1), action, nets.action_spec, config.exploration)
     return action, PolicyCarry(latent, action.astype(nets.dtype))

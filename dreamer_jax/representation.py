@@ -2,7 +2,7 @@
 
 Reconstruction decodes observations (PlaNet, V1 to V3). The others do without a decoder: contrastive learning (InfoNCE) and
 redundancy reduction (R2-Dreamer) compare a linear projection of the latent with the encoder's embedding, which gets no gradient
-from it: the encoder learns through the posterior. Reward-only adds nothing.
+from it: the encoder learns through the posterior. Prototypes have a file of their own. Reward-only adds nothing.
 """
 
 import jax
@@ -11,23 +11,35 @@ import jax.numpy as jnp
 from dreamer_jax import distributions, rssm
 from dreamer_jax.config import ModelConfig
 from dreamer_jax.networks import Networks, apply
+from dreamer_jax.prototypes import prototype_losses
 from dreamer_jax.spaces import ObsSpecs
-from dreamer_jax.types import LatentState, Params
+from dreamer_jax.types import Batch, LatentState, Params
 
 REDUNDANCY_WEIGHT = 5e-4  # of the correlations beside the diagonal
 
 
 def representation_losses(
-    nets: Networks, config: ModelConfig, params: Params, obs: dict[str, jax.Array], embed: jax.Array, states: LatentState
+    nets: Networks,
+    config: ModelConfig,
+    params: Params,
+    slow_encoder: Params,
+    key: jax.Array,
+    batch: Batch,
+    embed: jax.Array,
+    states: LatentState,
 ) -> dict[str, jax.Array]:
-    """Loss terms that shape the latents: {"decoder/<key>": f32[B, T]}, {"contrastive": f32[]}, {"redundancy": f32[]} or none.
+    """Loss terms that shape the latents: {"decoder/<key>": f32[B, T]}, {"contrastive": f32[]}, {"redundancy": f32[]},
+    {"prototypes/<part>": f32[]} or none.
 
     Args:
-      obs: {name: [B, T, ...]}; embed: f[B, T, E], what the encoder made of them; states: posterior [B, T] with gradient.
+      embed: f[B, T, E], what the encoder made of the batch; states: posterior [B, T] with gradient.
+      slow_encoder, key: for prototypes.
     """
     if nets.decoder:
         predictions = apply(nets.decoder, params["decoder"], states.deter, states.stoch)
-        return decoder_losses(nets.obs_specs, predictions, obs, config.symlog)
+        return decoder_losses(nets.obs_specs, predictions, batch.obs, config.symlog)
+    if nets.prototypes:
+        return prototype_losses(nets, config, params, slow_encoder, key, batch)
     if not nets.projection:
         return {}
     projected = apply(nets.projection, params["projection"], rssm.features(states), embed).astype(jnp.float32)

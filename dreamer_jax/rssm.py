@@ -130,6 +130,19 @@ def imagine(nets: Networks, params: Params, policy, key: jax.Array, start: Laten
     return Trajectory(seen, action, last)
 
 
+def imagine_actions(nets: Networks, params: Params, key: jax.Array, start: LatentState, actions: jax.Array) -> LatentState:
+    """Rolls the prior forward under given actions [H, N, A] from start LatentState[N] -> the states after them, [H, N]."""
+
+    def step(state, inputs):
+        noise, action = inputs
+        state, _ = _predict(nets, params, noise, state, action)
+        return state, state
+
+    noise = jax.vmap(lambda key: nets.latent.noise(key, actions.shape[1:2]))(jax.random.split(key, actions.shape[0]))
+    _, states = jax.lax.scan(step, start, (noise, actions.astype(nets.dtype)))
+    return states
+
+
 def kl_loss(latent: Latent, posterior: LatentDist, prior: LatentDist) -> tuple[jax.Array, jax.Array]:
     """KL terms of V3 eq. 5, summed over the latent's variables and not yet clipped: dyn [B, T], rep [B, T] in nats.
 

@@ -48,6 +48,19 @@ def open_run(run: Path) -> Config:
     return parse_config(read_yaml(run / "config.yaml"), source=str(run / "config.yaml"))
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder for results, which may exist.
+
+    Raises:
+      ConfigError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {folder} cannot be made: {error.strerror}; choose another folder") from None
+    check_writable(folder)
+
+
 def check_writable(run: Path) -> None:
     """Raises ConfigError when nothing can be written into `run`."""
     probe = run / ".write_test"

@@ -33,6 +33,7 @@ from dreamer_jax.types import AgentState, Batch
 
 POLICY_BATCHES = (1, 16)
 REPLAY_SIZES = (10_000, 100_000, 1_000_000)  # records held
+REPLAY_CALLS = 300  # at the least; the first hundred after filling gigabytes are slower
 MATMUL_SIZE = 2048
 Timing = dict[str, float]
 
@@ -86,14 +87,19 @@ def measure(config: Config, calls: int) -> dict[str, Any]:
 
 def timed(call: Callable[[], Any], calls: int) -> Timing:
     """Seconds of `calls` calls, each waited for, after two that do not count."""
-    for _ in range(2):
-        jax.block_until_ready(call())
-    seconds = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - start)
-    return {"median": float(np.median(seconds)), "min": min(seconds), "max": max(seconds), "calls": calls}
+    return timed_in_turn((call,), calls)[0]
+
+
+def timed_in_turn(functions: Sequence[Callable[[], Any]], calls: int) -> list[Timing]:
+    """As `timed`, for functions that are compared: called in turn, so that what else the machine does meets all of them."""
+    seconds: list[list[float]] = [[] for _ in functions]
+    for i in range(calls + 2):
+        for function, own in zip(functions, seconds, strict=True):
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            if i >= 2:
+                own.append(time.perf_counter() - start)
+    return [{"median": float(np.median(own)), "min": min(own), "max": max(own), "calls": calls} for own in seconds]
 
 
 def measure_step(nets: Networks, config: Config, learner: Learner, calls: int) -> dict[str, Any]:
@@ -147,7 +153,7 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
 
     def heads(model, states, embed, batch):
         features = rssm.features(states)
-        losses = representation_losses(nets, config.model, model, batch.obs, embed, states)
+        losses = representation_losses(nets, config.model, model, state.slow_encoder, key, batch, embed, states)
         heads = [(nets.reward, "reward"), (nets.continue_, "continue")]
         outputs = [apply(module, model[name], features) for module, name in heads if module]
         return sum(jnp.float32(loss.mean()) for loss in (*losses.values(), *jax.tree.leaves(outputs)))
@@ -167,17 +173,16 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
 
     embed = jax.jit(partial(apply, nets.encoder))(model["encoder"], batch.obs)
     _, states = jax.jit(observe)(model, batch)
-    trajectory = jax.jit(imagine)(model, actor, states)
     programs: dict[str, tuple[Callable, tuple]] = {
         "observe scan": (jax.value_and_grad(observe, has_aux=True), (model, batch)),
         "representation and heads": (jax.value_and_grad(heads, argnums=(0, 1)), (model, states, embed, batch)),
-        "imagine scan": (imagine, (model, actor, states)),
-        "actor-critic losses": (
-            jax.value_and_grad(actor_critic, argnums=(0, 1)),
-            (actor, critic, model, state.slow_critic, state.return_norm, trajectory),
-        ),
         "optimiser": (optimise, (state, params)),
     }
+    if nets.actor:
+        trajectory = jax.jit(imagine)(model, actor, states)
+        inputs = (actor, critic, model, state.slow_critic, state.return_norm, trajectory)
+        programs["imagine scan"] = (imagine, (model, actor, states))
+        programs["actor-critic losses"] = (jax.value_and_grad(actor_critic, argnums=(0, 1)), inputs)
     return {name: timed(partial(jax.jit(program), *inputs), calls) for name, (program, inputs) in programs.items()}
 
 
@@ -212,8 +217,9 @@ def fill(replay: Replay, nets: Networks, steps: int) -> None:
 
 
 def _least_records(config: Config) -> int:
-    """Records that a batch can be drawn from."""
-    return config.env.num_envs * 4 * (config.replay.batch_length + 2)
+    """Records that batches can be drawn from, and as many as a batch has copied."""
+    replay, envs = config.replay, config.env.num_envs
+    return max(envs * 4 * (replay.batch_length + 2), 2 * replay.batch_size * replay.batch_length + envs)
 
 
 def _empty_replay(nets: Networks, config: Config, capacity: int) -> Replay:
@@ -245,7 +251,6 @@ def _measure_replay(nets: Networks, config: Config, calls: int) -> list[dict[str
         start = time.perf_counter()
         fill(replay, nets, steps)
         seconds = time.perf_counter() - start
-        sampled = timed(lambda: replay.sample(settings.batch_size), max(calls, 50))
         total = sum(array.nbytes for array in _arrays(replay.sample(settings.batch_size)))
         places = [values for name, values in replay.storage.items() if not name.startswith("latent/")]
         together = settings.batch_size * settings.batch_length // envs  # steps of all environments with as many records
@@ -254,7 +259,7 @@ def _measure_replay(nets: Networks, config: Config, calls: int) -> list[dict[str
             first = rng.integers(steps)
             return [values[:, first : first + together].copy() for values in places]
 
-        copied = timed(copy, max(calls, 50))
+        sampled, copied = timed_in_turn((lambda: replay.sample(settings.batch_size), copy), max(calls, REPLAY_CALLS))
         rows.append(
             {
                 "records": size,
@@ -278,7 +283,7 @@ def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str,
     from dreamer_jax import loop  # reads plots and logs, which the rest here does without
 
     replay = config.replay
-    warmup = replay.min_items + config.env.num_envs * (replay.batch_length + 1)
+    warmup = max(replay.prefill, replay.min_items + config.env.num_envs * (replay.batch_length + 1))
     training = updates * replay.batch_size * replay.batch_length / replay.train_ratio
     training = max(int(training), 20 * config.env.num_envs)  # decisions; several rows of the log at the least
     frames = (warmup + training) * config.env.action_repeat

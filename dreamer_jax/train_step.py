@@ -1,7 +1,6 @@
 """One update of everything: the state it needs, the total loss, and the step itself."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +11,14 @@ from dreamer_jax.config import Config
 from dreamer_jax.devices import compiler_options
 from dreamer_jax.networks import Networks, apply
 from dreamer_jax.optimizer import make_optimizer
+from dreamer_jax.prototypes import before_update, hold_still, slow_copy
 from dreamer_jax.seeds import over_seeds
 from dreamer_jax.types import ActingParams, AgentState, Batch, LatentState, Metrics, Params, ReturnNorm
 from dreamer_jax.world_model import world_model_loss
 
 
 def init_params(nets: Networks, key: jax.Array) -> tuple[Params, Params, Params]:
-    """Fresh parameters of world model, actor and critic."""
+    """Fresh parameters of world model, actor and critic; the last two are empty where a planner acts."""
     keys = dict(
         zip(("encoder", "rssm", "decoder", "reward", "continue", "actor", "critic"), jax.random.split(key, 7), strict=True)
     )
@@ -37,10 +37,12 @@ def init_params(nets: Networks, key: jax.Array) -> tuple[Params, Params, Params]
         world_model["decoder"] = nets.decoder.init(keys["decoder"], state.deter, state.stoch)["params"]
     if nets.projection:
         world_model["projection"] = nets.projection.init(keys["decoder"], features, embed)["params"]
+    if nets.prototypes:
+        world_model["prototypes"] = nets.prototypes.init(keys["decoder"], embed, features)["params"]
     if nets.continue_:
         world_model["continue"] = nets.continue_.init(keys["continue"], features)["params"]
-    actor = nets.actor.init(keys["actor"], features)["params"]
-    critic = nets.critic.init(keys["critic"], features)["params"]
+    actor = nets.actor.init(keys["actor"], features)["params"] if nets.actor else {}
+    critic = nets.critic.init(keys["critic"], features)["params"] if nets.critic else {}
     return world_model, actor, critic
 
 
@@ -49,18 +51,19 @@ def init_agent(nets: Networks, config: Config, key: jax.Array) -> AgentState:
     init_key, run_key = jax.random.split(key)
     world_model, actor, critic = init_params(nets, init_key)
 
-    def make(module: Any, params: Params, own_rate: float | None = None) -> TrainState:
-        return TrainState.create(apply_fn=module.apply, params=params, tx=make_optimizer(config.optimizer, own_rate))
+    def make(params: Params, own_rate: float | None = None) -> TrainState:
+        return TrainState.create(apply_fn=None, params=params, tx=make_optimizer(config.optimizer, own_rate))
 
     return AgentState(
-        world_model=make(nets.rssm, world_model),
-        actor=make(nets.actor, actor, config.optimizer.actor_rate),
-        critic=make(nets.critic, critic, config.optimizer.critic_rate),
+        world_model=make(world_model),
+        actor=make(actor, config.optimizer.actor_rate),
+        critic=make(critic, config.optimizer.critic_rate),
         # A copy: an alias of the critic's arrays could not be donated twice.
         slow_critic=jax.tree.map(jnp.copy, critic),
         return_norm=ReturnNorm(jnp.float32(0), jnp.float32(0)),
         key=run_key,
         step=jnp.int32(0),
+        slow_encoder=slow_copy(world_model) if nets.prototypes else {},
     )
 
 
@@ -72,6 +75,7 @@ def total_loss(
     return_norm: ReturnNorm,
     key: jax.Array,
     batch: Batch,
+    slow_encoder: Params | None = None,
 ) -> tuple[jax.Array, tuple[dict[str, jax.Array], LatentState, ReturnNorm, Metrics]]:
     """The whole loss, f32[]: every term averaged, then weighted by `config.loss`.
 
@@ -81,17 +85,32 @@ def total_loss(
     Returns:
       total, (loss terms, posterior states [B, T] without gradient, return normaliser, metrics).
     """
-    world_model, actor, critic = params
     observe_key, imagine_key = jax.random.split(key)
+    losses, states, metrics = world_model_loss(nets, config, params[0], observe_key, batch, slow_encoder)
+    if nets.actor:
+        of_behavior = _behavior_losses(nets, config, params, slow_critic, return_norm, imagine_key, batch, states)
+        losses, return_norm, metrics = losses | of_behavior[0], of_behavior[1], metrics | of_behavior[2]
+    total = sum((loss_weight(config, name) * loss.mean() for name, loss in losses.items()), jnp.float32(0))
+    return total, (losses, jax.lax.stop_gradient(states), return_norm, metrics)
 
-    losses, states, metrics = world_model_loss(nets, config, world_model, observe_key, batch)
 
-    trajectory = behavior.imagine_from_posterior(nets, config.behavior, world_model, actor, imagine_key, states)
+def _behavior_losses(
+    nets: Networks,
+    config: Config,
+    params: tuple[Params, Params, Params],
+    slow_critic: Params,
+    return_norm: ReturnNorm,
+    key: jax.Array,
+    batch: Batch,
+    states: LatentState,
+) -> tuple[dict[str, jax.Array], ReturnNorm, Metrics]:
+    """Losses of actor and critic from the posterior states [B, T], on imagined steps and on the replayed ones."""
+    world_model, actor, critic = params
+    trajectory = behavior.imagine_from_posterior(nets, config.behavior, world_model, actor, key, states)
     starts = batch.is_terminal.reshape(-1)
     predictions = behavior.predict(nets, config.behavior, world_model, critic, slow_critic, trajectory, starts)
-    targets, return_norm, imagined_metrics = behavior.imagined_targets(predictions, return_norm, config.behavior)
-    imagined_losses, policy_metrics = behavior.actor_critic_losses(nets, config.behavior, actor, critic, trajectory, targets)
-    losses |= imagined_losses
+    targets, return_norm, metrics = behavior.imagined_targets(predictions, return_norm, config.behavior)
+    losses, policy_metrics = behavior.actor_critic_losses(nets, config.behavior, actor, critic, trajectory, targets)
 
     if config.loss.replay_value:
 
@@ -108,14 +127,11 @@ def total_loss(
             bootstrap=of_starts(targets.returns),
             config=config.behavior,
         )
-
-    total = sum((loss_weight(config, name) * loss.mean() for name, loss in losses.items()), jnp.float32(0))
-    metrics |= imagined_metrics | policy_metrics
-    return total, (losses, jax.lax.stop_gradient(states), return_norm, metrics)
+    return losses, return_norm, metrics | policy_metrics
 
 
 def loss_weight(config: Config, name: str) -> float:
-    """The weight of a loss term: its name in `config.loss`; "decoder/<key>" terms share one."""
+    """The weight of a loss term: its name in `config.loss`; "decoder/<key>" terms share one, "prototypes/<part>" too."""
     field = name.split("/")[0]
     return getattr(config.loss, "continue_" if field == "continue" else field)
 
@@ -126,15 +142,21 @@ def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) 
     Returns:
       the new state, metrics {name: f32[]}, and the posterior states [B, T] for the replay.
     """
-    params = (state.world_model.params, state.actor.params, state.critic.params)
+    world_model, slow_encoder = state.world_model, state.slow_encoder
+    if nets.prototypes:
+        model_params, slow_encoder = before_update(world_model.params, slow_encoder)
+        world_model = world_model.replace(params=model_params)
+    params = (world_model.params, state.actor.params, state.critic.params)
     key = jax.random.fold_in(state.key, state.step)
 
     def objective(params):
-        return total_loss(nets, config, params, state.slow_critic, state.return_norm, key, batch)
+        return total_loss(nets, config, params, state.slow_critic, state.return_norm, key, batch, slow_encoder)
 
     (total, (losses, states, return_norm, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    if nets.prototypes:
+        grads = (hold_still(config.model, grads[0], state.step), *grads[1:])
 
-    world_model = state.world_model.apply_gradients(grads=grads[0])
+    world_model = world_model.apply_gradients(grads=grads[0])
     actor = state.actor.apply_gradients(grads=grads[1])
     critic = state.critic.apply_gradients(grads=grads[2])
     rate = jnp.where(state.step % config.behavior.slow_every == 0, config.behavior.slow_rate, 0.0)
@@ -143,7 +165,7 @@ def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) 
     metrics |= {f"loss/{name}": loss.mean() for name, loss in losses.items()}
     metrics["loss/total"] = total
     metrics |= {f"grad_norm/{name}": _norm(grad) for name, grad in zip(("world_model", "actor", "critic"), grads, strict=True)}
-    new_state = AgentState(world_model, actor, critic, slow_critic, return_norm, state.key, state.step + 1)
+    new_state = AgentState(world_model, actor, critic, slow_critic, return_norm, state.key, state.step + 1, slow_encoder)
     return new_state, metrics, states
 
 
@@ -162,7 +184,7 @@ def count_params(nets: Networks) -> dict[str, int]:
     """Trainable parameters by module, counted without allocating any."""
     world_model, actor, critic = jax.eval_shape(lambda: init_params(nets, jax.random.key(0)))
     trees = {**world_model, "actor": actor, "critic": critic}
-    return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in trees.items()}
+    return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in trees.items() if tree}
 
 
 def _norm(tree: Params) -> jax.Array:

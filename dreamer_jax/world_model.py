@@ -12,9 +12,9 @@ from dreamer_jax.types import Batch, LatentState, Metrics, Params
 
 
 def world_model_loss(
-    nets: Networks, config: Config, params: Params, key: jax.Array, batch: Batch
+    nets: Networks, config: Config, params: Params, key: jax.Array, batch: Batch, slow_encoder: Params | None = None
 ) -> tuple[dict[str, jax.Array], LatentState, Metrics]:
-    """Loss terms of a batch before weighting and averaging.
+    """Loss terms of a batch before weighting and averaging; `slow_encoder` is that of the prototypes.
 
     Returns:
       {name: f32[B, T]} with names "reward", "continue", "dyn", "rep" (f32[] where the mean is clipped) and those of
@@ -28,7 +28,8 @@ def world_model_loss(
     _, states, posterior, prior = rssm.observe(nets, params, key, batch.start, prev_action, embed, batch.is_first)
 
     features = rssm.features(states)
-    losses = representation_losses(nets, config.model, params, batch.obs, embed, states)
+    view_key = jax.random.fold_in(key, 1)
+    losses = representation_losses(nets, config.model, params, slow_encoder, view_key, batch, embed, states)
     reward = jnp.tanh(batch.reward) if config.behavior.reward == "tanh" else batch.reward
     losses["reward"] = distributions.scalar_loss(apply(nets.reward, params["reward"], features), reward)
     if nets.continue_:

@@ -249,3 +249,59 @@ def test_ranges_that_do_not_rise_are_refused(low, high):
 def test_a_key_pattern_that_does_not_compile_is_refused():
     with pytest.raises(ConfigError, match=r"model\.encoder_keys='\(a' is not a regular expression"):
         load_config("cartpole", {"model.encoder_keys": "(a"})
+
+
+PAPERS = {
+    # V1's paper, appendix A, and its author's code; V2's code for DMC and Atari; PlaNet's code.
+    "dreamer_v1": {
+        "model.latent": "gaussian", "model.core": "gru", "model.stoch": 30, "model.deter": 200, "model.cnn": "strided",
+        "loss.free_nats": 3, "loss.free_nats_of": "mean", "behavior.imagination_horizon": 15, "behavior.discount_horizon": 100,
+        "behavior.lam": 0.95, "behavior.dynamics_share": 1, "behavior.policy": "tanh_normal", "behavior.exploration": 0.3,
+        "optimizer.learning_rate": 6e-4, "optimizer.actor_rate": 8e-5, "optimizer.critic_rate": 8e-5, "optimizer.clip": 100,
+        "replay.batch_size": 50, "replay.batch_length": 50, "env.action_repeat": 2,
+    },
+    "dreamer_v2_dmc": {
+        "model.latent": "categorical", "model.core": "layer_norm_gru", "model.stoch": 32, "model.classes": 32,
+        "model.deter": 200, "model.unimix": 0, "model.continue_head": False, "loss.free_nats": 1, "behavior.dynamics_share": 1,
+        "behavior.entropy": 1e-4, "behavior.slow_every": 100, "optimizer.learning_rate": 3e-4, "optimizer.actor_rate": 8e-5,
+        "optimizer.critic_rate": 8e-5, "optimizer.decay": 1e-6, "replay.batch_size": 16, "replay.batch_length": 50,
+    },
+    "dreamer_v2_atari": {
+        "model.deter": 600, "model.continue_head": True, "loss.free_nats": 0, "loss.continue": 5, "behavior.reward": "tanh",
+        "behavior.discount_horizon": 1000, "behavior.dynamics_share": 0, "behavior.entropy": 1e-3,
+        "optimizer.learning_rate": 2e-4, "optimizer.actor_rate": 4e-5, "optimizer.critic_rate": 1e-4,
+        "replay.prefill": 50_000, "env.action_repeat": 4,
+    },
+    "planet": {
+        "model.actor_critic": False, "model.latent": "gaussian", "model.stoch": 30, "model.deter": 200, "loss.reward": 10,
+        "loss.free_nats": 3, "behavior.planner.horizon": 12, "behavior.planner.iterations": 10,
+        "behavior.planner.candidates": 1000, "behavior.planner.elites": 100, "behavior.exploration": 0.3,
+        "optimizer.learning_rate": 1e-3, "optimizer.eps": 1e-4, "optimizer.clip": 1000, "replay.batch_size": 50,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", PAPERS)
+def test_paper_presets_keep_the_papers_values(preset):
+    values = load_config(preset).model_dump(by_alias=True)
+    for name, expected in PAPERS[preset].items():
+        found = values
+        for part in name.split("."):
+            found = found[part]
+        assert found == expected, name
+
+
+@pytest.mark.parametrize(
+    ("preset", "share", "weight"),
+    [("dreamer_v2_dmc", 0.8, 1.0), ("dreamer_v2_atari", 0.8, 0.1), ("dreamer_v2_cartpole_cpu", 0.8, 0.1)],
+)
+def test_kl_balance(preset, share, weight):
+    """dyn and rep are V2's balance times its KL scale."""
+    loss = load_config(preset).loss
+    assert (loss.dyn, loss.rep) == pytest.approx((share * weight, (1 - share) * weight))
+
+
+@pytest.mark.parametrize(("preset", "decisions"), [("dreamer_v1", 5), ("dreamer_v2_dmc", 5), ("dreamer_v2_atari", 16)])
+def test_decisions_between_updates(preset, decisions):
+    replay = load_config(preset).replay
+    assert replay.batch_size * replay.batch_length / replay.train_ratio == decisions

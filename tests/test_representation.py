@@ -1,4 +1,6 @@
-"""What shapes the latent: losses against golden arrays of R2-Dreamer's program, and decoder-free world models."""
+"""What shapes the latent: losses against golden arrays of R2-Dreamer's program, and world models without a decoder."""
+
+from functools import partial
 
 import golden_data as golden
 import helpers
@@ -8,10 +10,13 @@ import numpy as np
 import pytest
 from golden_data import assert_close
 
+from dreamer_jax import checkpoint, prototypes
+from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.networks import build_networks
+from dreamer_jax.replay import Replay
 from dreamer_jax.representation import REDUNDANCY_WEIGHT, contrastive_loss, redundancy_loss
-from dreamer_jax.spaces import ActionSpec
-from dreamer_jax.train_step import count_params, init_params, total_loss
+from dreamer_jax.spaces import ActionSpec, ObsSpec
+from dreamer_jax.train_step import count_params, init_agent, init_params, total_loss, train_step
 from dreamer_jax.types import ReturnNorm
 
 DATA = golden.load("14_representation_losses_official_torch")
@@ -51,11 +56,13 @@ def networks(kind: str, config=helpers.CONFIG):
     return build_networks(model, helpers.OBS_SPECS, ActionSpec(True, 3), jnp.float32)
 
 
-@pytest.mark.parametrize("kind", DECODER_FREE)
-@pytest.mark.parametrize("version", ["v3", "v2"])
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [("v3", kind) for kind in DECODER_FREE] + [(v, k) for v in ("v1", "v2") for k in ("contrastive", "reward_only")],
+)
 def test_no_decoder_is_built_and_the_encoder_learns(kind, version):
     """Neither modules nor parameters nor losses of a decoder; posterior and encoder get a gradient, and nothing is NaN."""
-    config = {"v3": helpers.CONFIG, "v2": helpers.V2}[version]
+    config = {"v3": helpers.CONFIG, "v2": helpers.V2, "v1": helpers.V1}[version]
     config = config.model_copy(update={"model": config.model.model_copy(update={"representation": kind})})
     nets = networks(kind, config)
     assert nets.decoder is None
@@ -74,3 +81,108 @@ def test_no_decoder_is_built_and_the_encoder_learns(kind, version):
     for leaf in jax.tree.leaves(grads):
         assert np.isfinite(leaf).all()
     assert any(np.any(leaf) for leaf in jax.tree.leaves(grads[0]["encoder"]))
+
+
+def test_assignments():
+    """Sinkhorn's assignments are the golden ones, and each sample's sum to 1."""
+    assignment = prototypes.sinkhorn(DATA["sink_scores"])
+    assert_close(assignment, DATA["sink_Q"])
+    np.testing.assert_allclose(assignment.sum(0), 1, rtol=1e-5)
+
+
+def test_prototype_losses_and_their_gradients():
+    """Against the golden losses of two views of two sequences; there the stochastic part of the latent comes first."""
+    features = np.concatenate([DATA["proto_stoch"].reshape(4, 5, 4), DATA["proto_deter"]], -1)
+
+    def objective(table, embed, deter):
+        seen = jnp.concatenate([jnp.asarray(features[..., :4]), deter], -1)
+        observed = embed @ DATA["proto_obs_kernel"] + DATA["proto_obs_bias"]
+        predicted = seen @ DATA["proto_feat_kernel"] + DATA["proto_feat_bias"]
+        losses = prototypes.assignment_losses(table, observed, predicted, jnp.asarray(DATA["proto_ema_proj"]))
+        return sum(losses.values()), losses
+
+    inputs = (DATA["proto_prototypes"], DATA["proto_embed"], DATA["proto_deter"])
+    (_, losses), gradients = jax.value_and_grad(objective, argnums=(0, 1, 2), has_aux=True)(*inputs)
+    for name in ("swav", "temp", "norm"):
+        assert_close(losses[name], DATA[f"proto_{name}"])
+    for gradient, name in zip(gradients, ("prototypes", "embed", "deter"), strict=True):
+        assert_close(gradient, DATA[f"proto_grad_{name}"])
+
+
+def test_shifted_images():
+    """Golden crops of padded images [B, T, C, H, W], and no shift leaves an image as it is."""
+    images, corner = np.moveaxis(DATA["aug_image"], 2, -1), DATA["aug_shift_yx"]
+    np.testing.assert_allclose(prototypes.shift_images(images, corner, 3), np.moveaxis(DATA["aug_out"], 2, -1), atol=1e-6)
+    np.testing.assert_array_equal(prototypes.shift_images(images, np.full_like(corner, 3), 3), images)
+
+
+def _prototype_agent():
+    model = helpers.CONFIG.model.model_copy(update={"representation": "prototypes", "prototypes": 6, "prototype_freeze": 3})
+    config = helpers.CONFIG.model_copy(update={"model": model})
+    nets = build_networks(model, helpers.OBS_SPECS, ActionSpec(True, 3), jnp.float32)
+    return nets, config, jax.jit(lambda key: init_agent(nets, config, key))(jax.random.key(0))
+
+
+def test_prototypes_stand_still_at_first_and_the_slow_encoder_follows():
+    """Two updates with the prototypes held, then they move; before each the slow copy takes a twentieth of the way."""
+    nets, config, state = _prototype_agent()
+    step = jax.jit(partial(train_step, nets, config), compiler_options=helpers.QUICK)
+    batch, tables, kernels = helpers.random_batch(nets, 0), [], []
+    slow = state.slow_encoder["encoder"]["mlp"]["linear0"]["kernel"]
+    for _ in range(4):
+        kernels.append(state.world_model.params["encoder"]["mlp"]["linear0"]["kernel"])
+        state, metrics, _ = step(state, batch)
+        slow = 0.95 * slow + 0.05 * kernels[-1]
+        np.testing.assert_allclose(state.slow_encoder["encoder"]["mlp"]["linear0"]["kernel"], slow, rtol=1e-5, atol=1e-7)
+        tables.append(np.asarray(state.world_model.params["prototypes"]["table"]))
+        assert np.isfinite(metrics["loss/prototypes/swav"])
+    np.testing.assert_allclose(np.linalg.norm(tables[0], axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(tables[0], tables[1], rtol=1e-6)  # only scaled to length 1 once more
+    assert np.abs(tables[1] - tables[2]).max() > 1e-4
+    assert not np.array_equal(kernels[0], kernels[3])
+
+
+def test_slow_encoder_gets_no_gradient():
+    nets, config, state = _prototype_agent()
+    batch = helpers.random_batch(nets, 0)
+    params = (state.world_model.params, state.actor.params, state.critic.params)
+
+    def objective(slow):
+        return total_loss(nets, config, params, params[2], state.return_norm, jax.random.key(0), batch, slow)[0]
+
+    gradient = jax.jit(jax.grad(objective), compiler_options=helpers.QUICK)(state.slow_encoder)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+def test_shifted_views_reach_the_encoder():
+    """With images the two views differ from each other and from those without a shift."""
+    specs = {"image": ObsSpec("image", (16, 16, 3))}
+    model = helpers.CONFIG.model.model_copy(update={"representation": "prototypes", "prototypes": 6, "depth": 2})
+    nets = build_networks(model, specs, ActionSpec(True, 3), jnp.float32)
+    params = init_params(nets, jax.random.key(0))[0]
+    images = np.random.default_rng(0).integers(256, size=(2, 3, 16, 16, 3)).astype(np.uint8)
+    batch = helpers.random_batch(nets, 0, 2, 3).replace(obs={"image": jnp.asarray(images)})
+
+    def losses(shift):
+        config = model.model_copy(update={"prototype_shift": shift})
+        slow = prototypes.slow_copy(params)
+        return prototypes.prototype_losses(nets, config, params, slow, jax.random.key(1), batch)
+
+    none, some = (jax.jit(losses, static_argnums=0, compiler_options=helpers.QUICK)(shift) for shift in (0, 3))
+    assert set(none) == {"prototypes/swav", "prototypes/temp", "prototypes/norm"}
+    assert abs(none["prototypes/swav"] - some["prototypes/swav"]) > 1e-5
+
+
+def test_checkpoints_hold_a_slow_encoder_only_where_there_is_one(tmp_path):
+    """With prototypes it comes back; without there is no trace, so checkpoints from before it had a place can be read."""
+    nets, config, state = _prototype_agent()
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    replay = Replay(nets.obs_specs, nets.action_spec, None, 40, 1, 4, False, 0)
+    checkpoints.save(1, state, {"replay_end": 0}, replay, None)
+    checkpoints.close()
+    like = jax.eval_shape(lambda key: init_agent(nets, config, key), jax.random.key(0))
+    restored = Checkpoints(tmp_path).restore_agent(1, like)
+    for ours, saved in zip(*map(jax.tree.leaves, (state.slow_encoder, restored.slow_encoder)), strict=True):
+        np.testing.assert_array_equal(ours, saved)
+    assert "slow_encoder" in checkpoint._storable(state)
+    assert "slow_encoder" not in checkpoint._storable(state.replace(slow_encoder={}))

@@ -67,3 +67,17 @@ def test_the_table_shows_every_figure(result):
 def test_timed_measures_time():
     timing = speed.timed(lambda: time.sleep(0.02) or np.zeros(1), 3)
     assert 0.02 <= timing["min"] < 0.2
+
+
+def test_functions_in_turn_are_timed_apart():
+    """Called one after the other, and each has its own times."""
+    order = []
+
+    def call(name, seconds):
+        order.append(name)
+        time.sleep(seconds)
+
+    short, long = speed.timed_in_turn((lambda: call("short", 0.001), lambda: call("long", 0.03)), 3)
+    assert order == ["short", "long"] * 5
+    assert long["min"] >= 0.03
+    assert short["median"] < 0.03

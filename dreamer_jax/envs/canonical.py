@@ -21,7 +21,7 @@ def make_env(config: EnvConfig, render: bool = False) -> gymnasium.Env:
       EnvError: the environment cannot be made, or its spaces cannot be used.
     """
     env: gymnasium.Env = CanonicalObservation(make_simulator(config, render), config.task)
-    if config.action_repeat > 1:
+    if config.action_repeat > 1 and not config.task.startswith("atari:"):  # a game repeats by itself
         env = ActionRepeat(env, config.action_repeat)
     # Outermost, so that an action is converted once a decision and not once a simulator step.
     return canonical_action(env, config.task)

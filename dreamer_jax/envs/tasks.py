@@ -10,10 +10,13 @@ from typing import Any
 import gymnasium
 
 from dreamer_jax.config import EnvConfig
+from dreamer_jax.envs.atari import make_atari
 from dreamer_jax.envs.dmc import make_dmc
 from dreamer_jax.envs.errors import EnvError, one_line
 
-_FORMS = "gym:<registered id>, gym:<module>:<registered id>, dmc:<domain>_<task> or import:<package.module>:<function>"
+_FORMS = (
+    "gym:<registered id>, gym:<module>:<registered id>, dmc:<domain>_<task>, atari:<game> or import:<package.module>:<function>"
+)
 
 
 def make_simulator(config: EnvConfig, render: bool = False) -> gymnasium.Env:
@@ -30,6 +33,8 @@ def make_simulator(config: EnvConfig, render: bool = False) -> gymnasium.Env:
         return _make_registered(task, name, render)
     if family == "dmc" and name:
         return make_dmc(config, render)
+    if family == "atari" and name:
+        return make_atari(config, render)
     module, _, function = name.partition(":")
     if family == "import" and module and function:
         return _make_imported(task, module, function, render)

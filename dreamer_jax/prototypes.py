@@ -1,0 +1,122 @@
+"""Prototypes that shape the latent (DreamerPro: Deng et al. 2022, after SwAV): `model.representation=prototypes`.
+
+Two views of each sequence, its images shifted at random, are encoded and filtered. A slow copy of the encoder says how strongly
+each view belongs to each of the prototypes, balanced over the batch; from the one view's embedding the other's assignment is
+predicted, and from the latent its own.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from dreamer_jax import rssm
+from dreamer_jax.config import ModelConfig
+from dreamer_jax.networks import Networks, apply
+from dreamer_jax.types import Batch, Params
+
+TEMPERATURE = 0.1
+SINKHORN_EPS, SINKHORN_ROUNDS = 0.05, 3
+SLOW_RATE = 0.05  # step of the slow copy at an update
+WARM_UP = 1  # first steps of a sequence, which are not assigned
+
+
+def prototype_losses(
+    nets: Networks, config: ModelConfig, params: Params, slow: Params, key: jax.Array, batch: Batch
+) -> dict[str, jax.Array]:
+    """{"prototypes/swav", "prototypes/temp", "prototypes/norm": f32[]} of two random views of a batch.
+
+    Args:
+      slow: what `slow_copy` made: encoder and projections whose assignments are the targets.
+    """
+    shift_key, observe_key = jax.random.split(key)
+    views = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch)  # [2B, T, ...]
+    images = {name: views.obs[name] for name, spec in nets.obs_specs.items() if spec.kind == "image"}
+    shifts = jax.random.randint(shift_key, (views.reward.shape[0], 2), 0, 2 * config.prototype_shift + 1)
+    obs = views.obs | {name: shift_images(image, shifts, config.prototype_shift) for name, image in images.items()}
+
+    embed = apply(nets.encoder, params["encoder"], obs)
+    prev_action = views.prev_action.astype(nets.dtype)
+    _, states, _, _ = rssm.observe(nets, params, observe_key, views.start, prev_action, embed, views.is_first)
+    observed, predicted, table = apply(nets.prototypes, params["prototypes"], embed, rssm.features(states))
+    slow_embed = apply(nets.encoder, slow["encoder"], obs)
+    targets = apply(nets.prototypes, slow["prototypes"], slow_embed, method="project_embed")
+    losses = assignment_losses(*(x.astype(jnp.float32) for x in (table, observed, predicted, targets)))
+    return {f"prototypes/{name}": loss for name, loss in losses.items()}
+
+
+def assignment_losses(table: jax.Array, observed: jax.Array, predicted: jax.Array, slow: jax.Array) -> dict[str, jax.Array]:
+    """Losses f32[] of projections [2B, T, P] whose first half is one view and whose second the other.
+
+    swav: embeddings predict the assignment of the other view; temp: latents that of their own; norm: both have length 1.
+
+    Args:
+      table: prototypes [K, P]; observed, predicted, slow: projected embedding, latent, and slow copy's embedding.
+    """
+    half, table = observed.shape[0] // 2, _unit(table)
+
+    def scores(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(_unit(x)[:, WARM_UP:] @ table.T, -1, 0)  # [K, 2B, T - 1]
+
+    def cross_entropy(targets: jax.Array, scores: jax.Array) -> jax.Array:
+        return -(targets * jax.nn.log_softmax(scores / TEMPERATURE, 0)).sum(0).mean()
+
+    of_slow, of_observed = jax.lax.stop_gradient(scores(slow)), scores(observed)
+    one, other = sinkhorn(of_slow[:, :half]), sinkhorn(of_slow[:, half:])
+    return {
+        "swav": 0.5 * cross_entropy(other, of_observed[:, :half]) + 0.5 * cross_entropy(one, of_observed[:, half:]),
+        "temp": cross_entropy(jnp.concatenate([one, other], 1), scores(predicted)),
+        "norm": sum((jnp.square(jnp.linalg.norm(x, axis=-1) - 1).mean() for x in (observed, predicted)), jnp.float32(0)),
+    }
+
+
+def sinkhorn(scores: jax.Array) -> jax.Array:
+    """Assignments of samples to prototypes from scores [K, ...] of both: they sum to 1 for each sample, and to about the same
+    for each prototype.
+    """
+    count, samples = scores.shape[0], math.prod(scores.shape[1:])
+    log = jax.nn.log_softmax(scores.reshape(-1) / SINKHORN_EPS).reshape((count, samples))
+    for _ in range(SINKHORN_ROUNDS):
+        log -= jax.nn.logsumexp(log, 1, keepdims=True) + math.log(count)
+        log -= jax.nn.logsumexp(log, 0, keepdims=True) + math.log(samples)
+    return jnp.exp(log + math.log(samples)).reshape(scores.shape)
+
+
+def shift_images(images: jax.Array, corner: jax.Array, limit: int) -> jax.Array:
+    """Images [B, T, H, W, C] padded by `limit` repeated pixels and cropped again at corner i32[B, 2] in 0..2 limit.
+
+    All steps of a sequence are shifted alike.
+    """
+    around = (limit, limit)
+    padded = jnp.pad(images, ((0, 0), (0, 0), around, around, (0, 0)), mode="edge")
+    zero = jnp.int32(0)
+
+    def crop(sequence: jax.Array, corner: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(sequence, (zero, corner[0], corner[1], zero), images.shape[1:])
+
+    return jax.vmap(crop)(padded, corner)
+
+
+def slow_copy(params: Params) -> Params:
+    """The part of a world model that has a slow copy."""
+    return {name: jax.tree.map(jnp.copy, params[name]) for name in ("encoder", "prototypes")}
+
+
+def before_update(params: Params, slow_encoder: Params) -> tuple[Params, Params]:
+    """The world model with its prototypes brought back to length 1, and the slow copy a step nearer to it."""
+    held = params["prototypes"]
+    params = params | {"prototypes": held | {"table": _unit(held["table"])}}
+    moved = jax.tree.map(lambda slow, new: (1 - SLOW_RATE) * slow + SLOW_RATE * new, slow_encoder, slow_copy(params))
+    return params, moved
+
+
+def hold_still(config: ModelConfig, gradient: Params, step: jax.Array) -> Params:
+    """The world model's gradient, without that of the prototypes during the first `prototype_freeze` updates."""
+    # One update fewer than the number says, as in the author's program, which counts before it asks.
+    table = jnp.where(step + 1 < config.prototype_freeze, 0.0, gradient["prototypes"]["table"])
+    return gradient | {"prototypes": gradient["prototypes"] | {"table": table}}
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    """Vectors [.., P] scaled to length 1."""
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
