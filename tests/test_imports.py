@@ -17,13 +17,26 @@ COMPILED = (
     {"latents"},
     {"networks"},
     {"rssm"},
+    {"prototypes"},
     {"representation"},
     {"world_model", "behavior"},
-    {"optimizer"},
+    {"optimizer", "planner"},
     {"train_step", "policy", "flops"},
 )
 HOST = {"config", "spaces", "replay", "metrics", "envs", "runs", "announce", "plots", "scores", "report", "benchmark"}
-JOINING = {"learner", "loop", "evaluation", "checkpoint", "cli", "speed", "cost_curves", "seed_run"}
+JOINING = {
+    "learner",
+    "loop",
+    "evaluation",
+    "checkpoint",
+    "cli",
+    "speed",
+    "cost_curves",
+    "diagnosis",
+    "studies",
+    "ppo",
+    "seed_run",
+}
 MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | {"envs", "report", "benchmark"})
 
 
