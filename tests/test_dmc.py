@@ -468,7 +468,7 @@ def test_a_simulator_that_cannot_be_made_is_one_line(suite, make, monkeypatch):
     ("options", "message"),
     [
         ({"env.obs": "pixels"}, "env.obs='pixels' is for dmc tasks only; leave it out for env.task='gym:CartPole-v1'"),
-        ({"env.image_size": "32"}, "env.image_size=32 is for dmc tasks only"),
+        ({"env.image_size": "32"}, "env.image_size=32 is for dmc and atari tasks only"),
         ({"env.camera": "0"}, "env.camera=0 is for dmc tasks only"),
         ({"env.task": "dmc:a_b", "env.obs": "image"}, "env.obs='image': input should be 'state', 'pixels' or 'both'"),
         ({"env.task": "dmc:a_b", "env.image_size": "15"}, "env.image_size='15': input should be greater than or equal to 16"),
