@@ -210,7 +210,7 @@ def test_three_updates(agent, updated):
 def test_slow_critic_follows_the_updated_critic(agent, monkeypatch):
     """The warm-up keeps the critic of the file almost still, so a simple loss and a high rate show the order."""
 
-    def simple_loss(nets, config, params, slow_critic, return_norm, key, batch):
+    def simple_loss(nets, config, params, slow_critic, return_norm, key, batch, slow_encoder):
         return sum(jnp.square(tree["w"]).sum() for tree in params), ({}, None, return_norm, {})
 
     monkeypatch.setattr(train_step, "total_loss", simple_loss)
