@@ -1,7 +1,4 @@
-"""Linen layers: encoder, RSSM, decoder and heads. Parameters and layers only: no scans, no losses.
-
-Parameters are float32; a style's dtype is the compute dtype of matmuls and activations. Norms reduce in float32.
-"""
+"""The networks of an agent: encoder, RSSM, decoder and heads. Parameters and layers only: no scans, no losses."""
 
 import itertools
 import math
@@ -12,189 +9,26 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dreamer_jax.config import ConfigError, ModelConfig
+from dreamer_jax.cores import CORES
 from dreamer_jax.distributions import symlog
+from dreamer_jax.images import (
+    DECODER_BLOCKS,
+    IMAGE_FACTOR,
+    ImageDecoder,
+    ImageEncoder,
+    StridedImageDecoder,
+    StridedImageEncoder,
+)
 from dreamer_jax.latents import Latent, make_latent
+from dreamer_jax.layers import MLP, Dtype, Linear, Style, flatten_stoch, kernel_init
 from dreamer_jax.spaces import ActionSpec, ObsSpec, ObsSpecs
 from dreamer_jax.types import Params
 
-Dtype = Any
 Specs = tuple[tuple[str, ObsSpec], ...]  # (key, what it holds), sorted
 
-IMAGE_MULTS = (2, 3, 4, 4)  # V3: channels of the four levels of encoder and decoder, in units of `depth`
-IMAGE_FACTOR = 2 ** len(IMAGE_MULTS)
-DECODER_BLOCKS = 8
 PROTOTYPE_SIZE = 32
-CPU_IMAGES = 64  # that a CPU convolves at once
-STRIDED_MULTS = (1, 2, 4, 8)  # V1 and V2: channels of the four strided convolutions
-STRIDED_KERNELS = (5, 5, 6, 6)  # and the kernels of the four transposed ones, which give 64x64
-
-ACTIVATIONS = {"silu": nn.silu, "elu": nn.elu, "relu": nn.relu}
-
-
-@dataclass(frozen=True)
-class Style:
-    """What the hidden layers have in common: norm, activation and compute dtype. V3's by default."""
-
-    norm: str = "rms"
-    activation: str = "silu"
-    dtype: Dtype = jnp.float32
-
-
-def kernel_init(scale: float = 1.0, in_axis: int | tuple[int, ...] = -2) -> nn.initializers.Initializer:
-    """Truncated normal on [-2, 2] deviations with standard deviation scale / sqrt(fan_in); zeros for scale 0."""
-    if scale == 0:
-        return nn.initializers.zeros_init()
-    return nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal", in_axis=in_axis)
-
-
-class Linear(nn.Module):
-    """x [.., in] -> [.., features], with bias."""
-
-    features: int
-    scale: float = 1.0
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", kernel_init(self.scale), (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
-
-
-class BlockLinear(nn.Module):
-    """x [.., blocks * in], shared [.., C] -> [.., features]: one matrix [in + C, out] a block, one bias vector over all.
-
-    Each block sees its own slice of x and all of `shared`. The fan-in of the initialisation is the input size of all blocks,
-    as in the author's code.
-    """
-
-    features: int
-    blocks: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, shared: jax.Array | None = None) -> list[jax.Array]:
-        """Returns the output of each block, [.., features / blocks]: what follows works inside a block."""
-        size_own, size_out = x.shape[-1] // self.blocks, self.features // self.blocks
-        size_shared = 0 if shared is None else shared.shape[-1]
-        kernel = self.param("kernel", kernel_init(in_axis=(0, 1)), (self.blocks, size_own + size_shared, size_out))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        x, kernel, offset = x.astype(self.dtype), kernel.astype(self.dtype), bias.astype(self.dtype)
-        if shared is not None:
-            # One product for all blocks, where a copy of `shared` beside each slice would take as many.
-            common = kernel[:, size_own:].swapaxes(0, 1).reshape(size_shared, self.features)
-            offset = shared.astype(self.dtype) @ common + offset
-        parts, offsets = jnp.split(x, self.blocks, axis=-1), jnp.split(offset, self.blocks, axis=-1)
-        return [part @ kernel[i, :size_own] + offsets[i] for i, part in enumerate(parts)]
-
-
-class NormAct(nn.Module):
-    """RMSNorm over the last axis (float32, epsilon 1e-4 inside the root) where the style has a norm, then the activation."""
-
-    style: Style = Style()
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        if self.style.norm == "rms":
-            x = nn.RMSNorm(epsilon=1e-4, dtype=self.style.dtype, name="norm")(x)
-        return ACTIVATIONS[self.style.activation](x)
-
-
-class MLP(nn.Module):
-    """`layers` times Linear -> norm -> activation."""
-
-    layers: int
-    units: int
-    style: Style = Style()
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for i in range(self.layers):
-            x = Linear(self.units, dtype=self.style.dtype, name=f"linear{i}")(x)
-            x = NormAct(self.style, name=f"act{i}")(x)
-        return x
-
-
-class BlockGRU(nn.Module):
-    """V3's recurrent core, h' = f(h, z, a): a block-diagonal GRU with norms."""
-
-    config: ModelConfig
-    style: Style
-
-    @nn.compact
-    def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
-        """The three gates are split inside each block, and the reset gate multiplies the candidate's pre-activation."""
-        c, dtype = self.config, self.style.dtype
-        action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action)))
-        parts = {"deter_in": deter, "stoch_in": stoch, "action_in": action}
-        inputs = jnp.concatenate([MLP(1, c.hidden, self.style, name=name)(x) for name, x in parts.items()], -1)  # [.., 3U]
-        deter = deter.astype(dtype)
-        x, shared = deter, inputs  # the first layer alone sees the inputs
-        for i in range(c.recurrent_layers):
-            x = BlockLinear(c.deter, c.blocks, dtype, name=f"recurrent_{i}")(x, shared)
-            x, shared = NormAct(self.style, name=f"recurrent_act_{i}")(jnp.concatenate(x, -1)), None  # [.., D]
-        new = []
-        for gates, old in zip(
-            BlockLinear(3 * c.deter, c.blocks, dtype, name="gates")(x), jnp.split(deter, c.blocks, axis=-1), strict=True
-        ):
-            reset, candidate, update = jnp.split(gates, 3, axis=-1)
-            candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
-            update = nn.sigmoid(update - 1)
-            new.append(update * candidate + (1 - update) * old)
-        return jnp.concatenate(new, -1)
-
-
-class LayerNormGRU(nn.Module):
-    """V2's recurrent core: one dense layer on inputs and h, a LayerNorm over all three gates, update bias -1."""
-
-    config: ModelConfig
-    style: Style
-
-    @nn.compact
-    def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
-        c, dtype = self.config, self.style.dtype
-        deter = deter.astype(dtype)
-        x = jnp.concatenate([stoch.astype(dtype), action.astype(dtype)], -1)
-        x = jnp.concatenate([MLP(1, c.hidden, self.style, name="inputs")(x), deter], -1)
-        gates = Linear(3 * c.deter, dtype=dtype, name="gates")(x)
-        gates = nn.LayerNorm(epsilon=1e-3, dtype=dtype, name="norm")(gates)
-        reset, candidate, update = jnp.split(gates, 3, axis=-1)
-        candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
-        update = nn.sigmoid(update - 1)
-        return update * candidate + (1 - update) * deter
-
-
-class GRU(nn.Module):
-    """The recurrent core of PlaNet and V1: a hidden layer, then a standard GRU."""
-
-    config: ModelConfig
-    style: Style
-
-    @nn.compact
-    def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
-        c, dtype = self.config, self.style.dtype
-        x = jnp.concatenate([stoch.astype(dtype), action.astype(dtype)], -1)
-        x = MLP(1, c.hidden, self.style, name="inputs")(x)
-        new, _ = nn.GRUCell(c.deter, dtype=dtype, name="gru")(deter.astype(dtype), x)
-        return new
-
-
-class Feedforward(nn.Module):
-    """No memory: a hidden layer on the previous latent and action. The simplest model of what comes next."""
-
-    config: ModelConfig
-    style: Style
-
-    @nn.compact
-    def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
-        x = jnp.concatenate([stoch.astype(self.style.dtype), action.astype(self.style.dtype)], -1)
-        return MLP(1, deter.shape[-1], self.style, name="inputs")(x)
-
-
-CORES = {"block_gru": BlockGRU, "layer_norm_gru": LayerNormGRU, "gru": GRU, "feedforward": Feedforward}
 
 
 class RSSM(nn.Module):
@@ -235,158 +69,6 @@ class RSSM(nn.Module):
         deter = self.core(deter, stoch, action)
         self.prior(deter)
         self.posterior(deter, embed)
-
-
-class ImageEncoder(nn.Module):
-    """Images uint8 [.., H, W, C] -> [.., E]: four times convolution -> 2x2 max-pool -> norm -> activation (V3).
-
-    Sizes that are no multiple of 16 are padded by repeating the edge.
-    """
-
-    depth: int
-    style: Style = Style()
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        batch, (height, width, channels) = images.shape[:-3], images.shape[-3:]
-        x = images.reshape((-1, height, width, channels)).astype(self.style.dtype) / 255 - 0.5
-        x = jnp.pad(x, ((0, 0), (0, -height % IMAGE_FACTOR), (0, -width % IMAGE_FACTOR), (0, 0)), mode="edge")
-        for i, mult in enumerate(IMAGE_MULTS):
-            x = ImageConv(self.depth * mult, False, self.style.dtype, name=f"conv{i}")(x)
-            rows, height, width, channels = x.shape
-            x = x.reshape((rows, height // 2, 2, width // 2, 2, channels)).max((2, 4))
-            x = NormAct(self.style, name=f"act{i}")(x)
-        return x.reshape((*batch, -1))  # in (H, W, C) order
-
-
-class ImageDecoder(nn.Module):
-    """deter [.., D], stoch of the same state -> images [.., H, W, C] in [0, 1] (V3).
-
-    The smallest map comes from both parts of the latent: a block-diagonal layer on deter, whose blocks become groups of
-    channels, plus an MLP on stoch. Then four times nearest-neighbour doubling and a convolution.
-    """
-
-    shape: tuple[int, int, int]
-    depth: int
-    units: int
-    style: Style = Style()
-
-    @nn.compact
-    def __call__(self, deter: jax.Array, stoch: jax.Array) -> jax.Array:
-        height, width, channels = self.shape
-        rows, columns = -(-height // IMAGE_FACTOR), -(-width // IMAGE_FACTOR)
-        maps, dtype, batch = self.depth * IMAGE_MULTS[-1], self.style.dtype, deter.shape[:-1]
-        stoch = flatten_stoch(deter, stoch)
-        deter, stoch = deter.reshape((-1, deter.shape[-1])), stoch.reshape((-1, stoch.shape[-1]))
-
-        blocks = BlockLinear(rows * columns * maps, DECODER_BLOCKS, dtype, name="deter_map")(deter)
-        x = jnp.concatenate([block.reshape((-1, rows, columns, maps // DECODER_BLOCKS)) for block in blocks], -1)
-        y = MLP(1, 2 * self.units, self.style, name="stoch_mlp")(stoch)
-        x += Linear(rows * columns * maps, dtype=dtype, name="stoch_map")(y).reshape(x.shape)
-        x = NormAct(self.style, name="map_act")(x)
-        for i, mult in reversed(tuple(enumerate(IMAGE_MULTS[:-1]))):
-            x = ImageConv(self.depth * mult, True, dtype, name=f"conv{i}")(x)
-            x = NormAct(self.style, name=f"act{i}")(x)
-        x = nn.sigmoid(ImageConv(channels, True, dtype, name="image")(x))
-        return x[:, :height, :width].reshape((*batch, *self.shape))
-
-
-class StridedImageEncoder(nn.Module):
-    """Images uint8 [.., 64, 64, C] -> [.., 32 * depth]: four 4x4 convolutions, stride 2, no padding (PlaNet, V1, V2)."""
-
-    depth: int
-    style: Style
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        x = images.reshape((-1, *images.shape[-3:])).astype(self.style.dtype) / 255 - 0.5
-        for i, mult in enumerate(STRIDED_MULTS):
-            x = nn.Conv(
-                self.depth * mult,
-                (4, 4),
-                2,
-                padding="VALID",
-                dtype=self.style.dtype,
-                kernel_init=kernel_init(),
-                name=f"conv{i}",
-            )(x)
-            x = NormAct(self.style, name=f"act{i}")(x)
-        return x.reshape((*images.shape[:-3], -1))
-
-
-class StridedImageDecoder(nn.Module):
-    """deter [.., D], stoch of the same state -> images [.., 64, 64, C], not bounded to [0, 1] (PlaNet, V1, V2).
-
-    One dense layer makes a 1x1 map; four transposed convolutions with stride 2 and no padding make the image.
-    """
-
-    channels: int
-    depth: int
-    style: Style
-
-    @nn.compact
-    def __call__(self, deter: jax.Array, stoch: jax.Array) -> jax.Array:
-        dtype = self.style.dtype
-        x = jnp.concatenate([deter.astype(dtype), flatten_stoch(deter, stoch).astype(dtype)], -1)
-        x = Linear(32 * self.depth, dtype=dtype, name="map")(x).reshape((-1, 1, 1, 32 * self.depth))
-        layers = (*(self.depth * mult for mult in reversed(STRIDED_MULTS[:-1])), self.channels)
-        for i, (channels, size) in enumerate(zip(layers, STRIDED_KERNELS, strict=True)):
-            x = nn.ConvTranspose(
-                channels,
-                (size, size),
-                (2, 2),
-                padding="VALID",
-                dtype=dtype,
-                kernel_init=kernel_init(in_axis=-1),
-                transpose_kernel=True,
-                name=f"conv{i}",
-            )(x)
-            if i + 1 < len(layers):
-                x = NormAct(self.style, name=f"act{i}")(x)
-        return (x + 0.5).reshape((*deter.shape[:-1], *x.shape[-3:]))
-
-
-class ImageConv(nn.Module):
-    """V3's 5x5 convolution, stride 1, SAME padding, with bias: x [N, H, W, C] -> [N, H, W, channels].
-
-    `doubled` convolves the nearest-neighbour doubling of x instead -> [N, 2H, 2W, channels]. It is never made: under each of
-    the four pixels that come from one lie 3x3 pixels of x, so four 3x3 kernels on x give the same with a third of the products.
-    """
-
-    channels: int
-    doubled: bool = False
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", kernel_init(), (5, 5, x.shape[-1], self.channels)).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)).astype(self.dtype)
-        x = x.astype(self.dtype)
-        if not self.doubled:
-            return convolve(x, kernel) + bias
-        # [2, 3, 5]: which of the 3 pixels of x lies under each of the kernel's 5, seen from the even and the odd pixel.
-        under = np.array([[[(parity + tap - 2) // 2 + 1 == i for tap in range(5)] for i in range(3)] for parity in range(2)])
-        under = under.astype(self.dtype)
-        kernels = jnp.einsum("piy,qjx,yxco->ijcpqo", under, under, kernel).reshape((3, 3, x.shape[-1], -1))
-        rows, height, width, _ = x.shape
-        pixels = convolve(x, kernels).reshape((rows, height, width, 2, 2, self.channels))
-        return pixels.swapaxes(2, 3).reshape((rows, 2 * height, 2 * width, self.channels)) + bias
-
-
-def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """SAME convolution with stride 1 of x [N, H, W, C] with a kernel [h, w, C, O].
-
-    On a CPU some images at a time: XLA's gradient of the kernel takes up to four times as long on a thousand at once.
-    """
-
-    def at_once(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-    def in_parts(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        parts = jnp.split(x, list(range(CPU_IMAGES, x.shape[0], CPU_IMAGES)))
-        return jnp.concatenate([at_once(part, kernel) for part in parts])
-
-    return jax.lax.platform_dependent(x, kernel, cpu=in_parts, default=at_once)
 
 
 def image_groups(specs: Specs) -> dict[tuple[int, int], list[str]]:
@@ -607,8 +289,3 @@ def apply(module: nn.Module | None, params: Params, *inputs: Any, method: str | 
     """Runs a module, or one of its methods, with a parameter tree; the caller knows that an optional one is there."""
     assert module is not None
     return module.apply({"params": params}, *inputs, method=method)
-
-
-def flatten_stoch(deter: jax.Array, stoch: jax.Array) -> jax.Array:
-    """stoch [.., S, K] or [.., S] of a state -> [.., S*K] or [.., S]."""
-    return stoch.reshape((*deter.shape[:-1], -1))

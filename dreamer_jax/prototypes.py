@@ -98,7 +98,7 @@ def shift_images(images: jax.Array, corner: jax.Array, limit: int) -> jax.Array:
 
 
 def slow_copy(params: Params) -> Params:
-    """The part of a world model that has a slow copy."""
+    """A copy of the part of a world model that is followed slowly; an alias of its arrays could not be donated twice."""
     return {name: jax.tree.map(jnp.copy, params[name]) for name in ("encoder", "prototypes")}
 
 
@@ -106,7 +106,8 @@ def before_update(params: Params, slow_encoder: Params) -> tuple[Params, Params]
     """The world model with its prototypes brought back to length 1, and the slow copy a step nearer to it."""
     held = params["prototypes"]
     params = params | {"prototypes": held | {"table": _unit(held["table"])}}
-    moved = jax.tree.map(lambda slow, new: (1 - SLOW_RATE) * slow + SLOW_RATE * new, slow_encoder, slow_copy(params))
+    followed = {name: params[name] for name in slow_encoder}
+    moved = jax.tree.map(lambda slow, new: (1 - SLOW_RATE) * slow + SLOW_RATE * new, slow_encoder, followed)
     return params, moved
 
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_jax.latents import Latent
-from dreamer_jax.networks import Networks, apply, flatten_stoch
+from dreamer_jax.layers import flatten_stoch
+from dreamer_jax.networks import Networks, apply
 from dreamer_jax.types import LatentDist, LatentState, Params, Trajectory
 
 

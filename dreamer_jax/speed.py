@@ -144,26 +144,25 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
     model, actor, critic = params
     key = jax.random.key(0)
 
-    def observe(model, batch):
+    def observe(model, key, batch):
         embed = apply(nets.encoder, model["encoder"], batch.obs)
         prev_action = batch.prev_action.astype(nets.dtype)
         _, states, posterior, prior = rssm.observe(nets, model, key, batch.start, prev_action, embed, batch.is_first)
         dyn, rep = rssm.kl_loss(nets.latent, posterior, prior)
         return (dyn + rep).mean() + rssm.features(states).astype(jnp.float32).mean(), states
 
-    def heads(model, states, embed, batch):
+    def heads(model, embed, slow_encoder, key, batch, states):
         features = rssm.features(states)
-        losses = representation_losses(nets, config.model, model, state.slow_encoder, key, batch, embed, states)
+        losses = representation_losses(nets, config.model, model, slow_encoder, key, batch, embed, states)
         heads = [(nets.reward, "reward"), (nets.continue_, "continue")]
         outputs = [apply(module, model[name], features) for module, name in heads if module]
         return sum(jnp.float32(loss.mean()) for loss in (*losses.values(), *jax.tree.leaves(outputs)))
 
-    def imagine(model, actor, states):
+    def imagine(model, actor, key, states):
         return behavior.imagine_from_posterior(nets, config.behavior, model, actor, key, states)
 
-    def actor_critic(actor, critic, model, slow_critic, return_norm, trajectory):
-        starts = batch.is_terminal.reshape(-1)
-        predictions = behavior.predict(nets, config.behavior, model, critic, slow_critic, trajectory, starts)
+    def actor_critic(actor, critic, model, slow_critic, return_norm, trajectory, is_terminal):
+        predictions = behavior.predict(nets, config.behavior, model, critic, slow_critic, trajectory, is_terminal)
         targets, *_ = behavior.imagined_targets(predictions, return_norm, config.behavior)
         losses, _ = behavior.actor_critic_losses(nets, config.behavior, actor, critic, trajectory, targets)
         return sum(losses.values())
@@ -172,16 +171,19 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
         return [part.apply_gradients(grads=grad) for part, grad in zip((state.world_model, state.actor, state.critic), grads)]
 
     embed = jax.jit(partial(apply, nets.encoder))(model["encoder"], batch.obs)
-    _, states = jax.jit(observe)(model, batch)
+    _, states = jax.jit(observe)(model, key, batch)
     programs: dict[str, tuple[Callable, tuple]] = {
-        "observe scan": (jax.value_and_grad(observe, has_aux=True), (model, batch)),
-        "representation and heads": (jax.value_and_grad(heads, argnums=(0, 1)), (model, states, embed, batch)),
+        "observe scan": (jax.value_and_grad(observe, has_aux=True), (model, key, batch)),
+        "representation and heads": (
+            jax.value_and_grad(heads, argnums=(0, 1)),
+            (model, embed, state.slow_encoder, key, batch, states),
+        ),
         "optimiser": (optimise, (state, params)),
     }
     if nets.actor:
-        trajectory = jax.jit(imagine)(model, actor, states)
-        inputs = (actor, critic, model, state.slow_critic, state.return_norm, trajectory)
-        programs["imagine scan"] = (imagine, (model, actor, states))
+        trajectory = jax.jit(imagine)(model, actor, key, states)
+        inputs = (actor, critic, model, state.slow_critic, state.return_norm, trajectory, batch.is_terminal.reshape(-1))
+        programs["imagine scan"] = (imagine, (model, actor, key, states))
         programs["actor-critic losses"] = (jax.value_and_grad(actor_critic, argnums=(0, 1)), inputs)
     return {name: timed(partial(jax.jit(program), *inputs), calls) for name, (program, inputs) in programs.items()}
 

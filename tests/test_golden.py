@@ -9,7 +9,7 @@ import optax
 import pytest
 from golden_data import assert_all_close, assert_close
 
-from dreamer_jax import distributions, networks, rssm
+from dreamer_jax import distributions, images, layers, rssm
 from dreamer_jax.behavior import lambda_return, policy_distribution, update_return_norm
 from dreamer_jax.config import BehaviorConfig, ModelConfig, OptimizerConfig
 from dreamer_jax.latents import Categorical
@@ -232,16 +232,16 @@ def test_linear_layers(row):
     params = golden.select(data, "param/")
     features, kernel = params["bias"].size, params["kernel"]
     if kernel.ndim == 3:
-        y = jnp.concatenate(networks.BlockLinear(features, kernel.shape[0]).apply({"params": params}, data["x"]), -1)
+        y = jnp.concatenate(layers.BlockLinear(features, kernel.shape[0]).apply({"params": params}, data["x"]), -1)
     else:
-        y = networks.Linear(features).apply({"params": params}, data["x"])
+        y = layers.Linear(features).apply({"params": params}, data["x"])
     assert_close(y.reshape(data["y"].shape), data["y"])
 
 
 def test_convolution():
     data = golden.select(golden.load("08_layers"), "conv_k5_s1/")
     params = golden.select(data, "param/")
-    conv = networks.ImageConv(params["bias"].size)
+    conv = images.ImageConv(params["bias"].size)
     assert_close(conv.apply({"params": params}, data["x"]), data["y"])
 
 
@@ -249,7 +249,7 @@ def test_convolution():
 def test_norm(row):
     data = golden.select(golden.load("08_layers"), f"{row}/")
     params = {"norm": golden.select(data, "param/")}
-    activated, state = networks.NormAct().apply({"params": params}, data["x"], capture_intermediates=True)
+    activated, state = layers.NormAct().apply({"params": params}, data["x"], capture_intermediates=True)
     assert_close(state["intermediates"]["norm"]["__call__"][0], data["y"])
     assert_close(activated, data["y"] / (1 + np.exp(-data["y"])))
 
@@ -258,7 +258,7 @@ def test_mlp():
     data = golden.select(golden.load("08_layers"), "mlp3/")
     weights = {f"dec/mlp/{name}": array for name, array in golden.select(data, "param/").items()}
     params = golden.to_params(weights)["decoder"]["mlp"]
-    mlp = networks.MLP(layers=3, units=data["y"].shape[-1])
+    mlp = layers.MLP(layers=3, units=data["y"].shape[-1])
     assert_close(mlp.apply({"params": params}, data["x"]), data["y"])
 
 
@@ -268,9 +268,9 @@ def test_initial_weights_have_the_same_moments(row):
     data = golden.select(golden.load("08_layers"), f"init/{row}_")
     shape = tuple(int(size) for size in data["shape"])
     layer, inputs = {
-        "linear": (networks.Linear(shape[-1]), shape[:1]),
-        "block": (networks.BlockLinear(shape[0] * shape[-1], shape[0]), (shape[0] * shape[1],)),
-        "conv": (networks.ImageConv(shape[-1]), shape[:3]),
+        "linear": (layers.Linear(shape[-1]), shape[:1]),
+        "block": (layers.BlockLinear(shape[0] * shape[-1], shape[0]), (shape[0] * shape[1],)),
+        "conv": (images.ImageConv(shape[-1]), shape[:3]),
     }[row]
     kernel = np.asarray(layer.init(jax.random.key(0), jnp.zeros((1, *inputs)))["params"]["kernel"])
 

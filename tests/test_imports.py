@@ -14,7 +14,8 @@ PACKAGE = Path(dreamer_jax.__file__).parent
 COMPILED = (
     {"types", "config", "spaces", "seeds", "steps"},
     {"distributions", "devices"},
-    {"latents"},
+    {"latents", "layers"},
+    {"cores", "images"},
     {"networks"},
     {"rssm"},
     {"prototypes"},
@@ -23,7 +24,20 @@ COMPILED = (
     {"optimizer", "planner"},
     {"train_step", "policy", "flops"},
 )
-HOST = {"config", "spaces", "replay", "metrics", "envs", "runs", "announce", "plots", "scores", "report", "benchmark"}
+HOST = {
+    "config",
+    "spaces",
+    "replay",
+    "metrics",
+    "envs",
+    "runs",
+    "announce",
+    "plots",
+    "scores",
+    "report",
+    "benchmark",
+    "diagnosis_report",
+}
 JOINING = {
     "learner",
     "loop",
