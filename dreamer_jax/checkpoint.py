@@ -1,10 +1,13 @@
 """Saving and restoring a whole run: the agent by Orbax, counters as JSON, the replay in segments.
 
     checkpoints/<frames>/agent   parameters, optimisers, slow critic, return normaliser, key (Orbax)
-    checkpoints/<frames>/host    counters and the replay's random state (JSON)
+    checkpoints/<frames>/host    counters, configuration and the replay's random state (JSON)
+    moments/<frames>.npz         what else an exact continuation needs, of the newest two: episodes being played, latents of
+                                 the replay, which training rewrites, and what is on the way between two updates
     replay/<begin>-<end>.npz     records begin..end of every environment; written once, shared by all checkpoints
 
-A checkpoint names the last record that it needs, so a segment that is newer than the checkpoint does no harm.
+A checkpoint names the last record that it needs, so a segment that is newer than the checkpoint does no harm. Without its
+moment a run goes on as well, with new episodes. Every file is written beside its place and moved there.
 """
 
 import contextlib
@@ -20,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from dreamer_jax.config import Config
 from dreamer_jax.replay import Replay, ReplayError
 from dreamer_jax.runs import CheckpointError
 from dreamer_jax.types import AgentState
@@ -28,6 +32,8 @@ from dreamer_jax.types import AgentState
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 SEGMENT = re.compile(r"(\d+)-(\d+)\.npz")
+FORMAT = 2  # of `host`; 1 had no configuration
+FREE_SECTIONS = ("train", "runs", "device", "precision")  # of a configuration, which a run may go on with changed
 
 
 class Checkpoints:
@@ -60,16 +66,25 @@ class Checkpoints:
             ),
         )
 
-    def save(self, frames: int, state: AgentState, host: dict[str, Any], replay: Replay, score: float | None) -> None:
+    def save(
+        self,
+        frames: int,
+        state: AgentState,
+        host: dict[str, Any],
+        replay: Replay,
+        moment: dict[str, np.ndarray] | None,
+        score: float | None,
+    ) -> None:
         """Saves everything; the agent's files are written in the background. `score` is the evaluation's mean return."""
         if frames in self._manager.all_steps():
             return
         self._save_replay(replay)
+        self._save_moment(frames, moment, replay)
         # Copies: the state's buffers are donated to the next update while the files are still being written.
         arrays = jax.tree.map(lambda x: np.array(x, copy=True), _storable(state))
         self._manager.save(
             frames,
-            args=ocp.args.Composite(agent=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave(host)),
+            args=ocp.args.Composite(agent=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave({"format": FORMAT, **host})),
             metrics=None if score is None else {"score": float(score)},
         )
 
@@ -120,13 +135,59 @@ class Checkpoints:
         """The counters saved at `frames`.
 
         Raises:
-          CheckpointError: they cannot be read.
+          CheckpointError: they cannot be read, or are those of a newer version of this project.
         """
+        path = self.run / "checkpoints" / str(frames) / "host"
         try:
-            return self._manager.restore(frames, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
-        except (ValueError, KeyError, OSError, TypeError) as error:
-            path = self.run / "checkpoints" / str(frames) / "host"
+            host = self._manager.restore(frames, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
+            found = host.get("format", 1)
+        except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} is damaged: {' '.join(str(error).split())[:300]}") from None
+        if found != FORMAT and found != 1:
+            raise CheckpointError(
+                f"{path} has format {found}; this version reads 1 and {FORMAT}. Install the version that wrote it"
+            )
+        return host
+
+    def check_config(self, frames: int, config: Config) -> None:
+        """Raises CheckpointError where the checkpoint was saved under other settings than `config`, with a list of them.
+
+        Length of the run, logs, folders and device may differ.
+        """
+        saved = self.restore_host(frames).get("config")
+        if saved is None:
+            return
+        now = _flat(config.model_dump(by_alias=True))
+        was = _flat(saved)
+        differing = [
+            f"{name}: {was.get(name, 'none')} in the checkpoint, {now.get(name, 'none')} in config.yaml"
+            for name in sorted(was.keys() | now.keys())
+            if name.partition(".")[0] not in FREE_SECTIONS and was.get(name, "none") != now.get(name, "none")
+        ]
+        if differing:
+            path = self.run / "checkpoints" / str(frames)
+            raise CheckpointError(
+                f"checkpoint {path} is of another configuration: {'; '.join(differing)}. Put the old values back"
+            )
+
+    def restore_moment(self, frames: int, replay: Replay) -> dict[str, np.ndarray] | None:
+        """What was on the way when the checkpoint was saved, None if that is not there; puts the latents into `replay`.
+
+        Raises:
+          CheckpointError: it cannot be read, or is of another agent.
+        """
+        path = self._moment(frames)
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                moment = {name: file[name] for name in file.files}
+            for name, values in replay.latents().items():
+                values[:] = moment.pop(f"replay/{name}")
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"{path} cannot be read: {reason}. Remove it to go on with new episodes") from None
+        return moment
 
     def restore_replay(self, replay: Replay, end: int) -> None:
         """Fills `replay` with the records up to `end` of each environment; later segments are removed.
@@ -175,17 +236,27 @@ class Checkpoints:
         folder.mkdir(exist_ok=True)
         begin = max(self._saved_records, replay.added - replay.length)
         if begin < replay.added:
-            path = folder / f"{begin:012d}-{replay.added:012d}.npz"
-            temporary = path.with_suffix(".tmp")
-            with temporary.open("wb") as file:
-                np.savez(file, **replay.read(begin, replay.added))  # pyright: ignore[reportArgumentType]
-            os.replace(temporary, path)
+            _write_arrays(folder / f"{begin:012d}-{replay.added:012d}.npz", replay.read(begin, replay.added))
             self._saved_records = replay.added
         oldest_kept = self._oldest_needed(replay)
         for _, end, path in self._segments():
             if end <= oldest_kept:
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
+
+    def _moment(self, frames: int) -> Path:
+        return self.run / "moments" / f"{frames}.npz"
+
+    def _save_moment(self, frames: int, moment: dict[str, np.ndarray] | None, replay: Replay) -> None:
+        """Writes a moment, and drops those but of the newest checkpoint, whose successor is not there yet."""
+        folder = self.run / "moments"
+        folder.mkdir(exist_ok=True)
+        kept = {self._moment(step) for step in [*self.steps()[-1:], frames]}
+        for path in set(folder.iterdir()) - kept:
+            path.unlink()
+        if moment is not None:
+            latents = {f"replay/{name}": values for name, values in replay.latents().items()}
+            _write_arrays(self._moment(frames), {**moment, **latents})
 
     def _oldest_needed(self, replay: Replay) -> int:
         """First record that any kept checkpoint may still ask for."""
@@ -195,6 +266,25 @@ class Checkpoints:
 
 def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
+
+
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays through a temporary file; bfloat16, which NumPy does not know, as its bits."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        plain = {name: values.view(np.uint16) if values.dtype.kind == "V" else values for name, values in arrays.items()}
+        np.savez(file, **plain)  # pyright: ignore[reportArgumentType]
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _storable(state: AgentState) -> dict[str, Any]:

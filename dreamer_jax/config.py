@@ -326,6 +326,7 @@ class TrainConfig(_Section):
     )
     eval_episodes: int = Field(default=10, ge=1, description="episodes of an evaluation on the way [episodes]")
     final_episodes: int = Field(default=100, ge=1, description="episodes of the evaluation at the end [episodes]")
+    checkpoint_minutes: float = Field(default=10.0, gt=0, description="longest time between checkpoints [minutes]")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept beside the best [count]")
     tensorboard: bool = Field(default=True, description="write TensorBoard events [true/false]")
     wandb: bool = Field(default=False, description="log to Weights & Biases; needs `pip install wandb` [true/false]")

@@ -19,6 +19,8 @@ from dreamer_jax.replay import Replay, Sequences
 from dreamer_jax.train_step import acting_params, compile_train_step
 from dreamer_jax.types import ActingParams, AgentState, Batch, LatentState, Metrics, StoredLatent
 
+Place = tuple[np.ndarray, np.ndarray]  # environment [B] and first record [B] of sampled windows
+
 
 class Learner:
     """Updates the agents of N seeds, each from a replay of its own.
@@ -47,7 +49,7 @@ class Learner:
         self._zero_state = self._place(rssm.initial_state(nets, (len(states), self._batch_size)))
         self._metrics: Metrics | None = None  # sums since they were last fetched
         self._summed = 0
-        self._latents: tuple[list[Sequences], StoredLatent] | None = None
+        self._latents: tuple[list[Place], StoredLatent] | None = None
         self.acting = self.newest()
 
     def update(self, count: int) -> None:
@@ -61,7 +63,7 @@ class Learner:
             self._summed += 1
             if self._replays[0].latent:
                 self.write_back()
-                self._latents = sequences, self._to_stored(latents)
+                self._latents = [(row.env, row.first) for row in sequences], self._to_stored(latents)
 
     def sample(self) -> tuple[list[Sequences], Batch]:
         """The next batches as the replays give them, and on the device."""
@@ -72,8 +74,8 @@ class Learner:
         """Puts the latents of the last update into the replays; waits for it."""
         if self._latents is not None:
             fetched = jax.device_get(self._latents[1])
-            for i, (replay, rows) in enumerate(zip(self._replays, self._latents[0], strict=True)):
-                replay.write_latents(rows.env, rows.first, fetched.deter[i], fetched.stoch[i])
+            for i, (replay, place) in enumerate(zip(self._replays, self._latents[0], strict=True)):
+                replay.write_latents(*place, fetched.deter[i], fetched.stoch[i])
             self._latents = None
 
     def fetch_latent(self, latent: LatentState) -> StoredLatent:
@@ -93,6 +95,35 @@ class Learner:
         fetched, count = jax.device_get(self._metrics or {}), self._summed
         self._metrics, self._summed = None, 0
         return [{name: float(sums[i]) / count for name, sums in fetched.items()} for i in range(len(self._replays))]
+
+    def pending(self, index: int) -> dict[str, np.ndarray]:
+        """What one seed has on the way between two updates, by name: parameters that act, latents to be written back, sums of
+        metrics. Waits for the device; changes nothing.
+        """
+        acting = jax.tree.leaves(jax.device_get(jax.tree.map(lambda x: x[index], self.acting)))
+        found = {f"acting/{i}": leaf for i, leaf in enumerate(acting)}
+        found |= {f"metrics/{name}": sums[index] for name, sums in jax.device_get(self._metrics or {}).items()}
+        found["summed"] = np.array(self._summed)
+        if self._latents is not None:
+            places, stored = self._latents
+            env, first = places[index]
+            found |= {"latents/env": env, "latents/first": first}
+            found |= {"latents/deter": np.asarray(stored.deter[index]), "latents/stoch": np.asarray(stored.stoch[index])}
+        return found
+
+    def restore_pending(self, saved: Sequence[dict[str, np.ndarray]]) -> None:
+        """Puts back what `pending` returned for each seed at the same moment."""
+        structure = jax.tree.structure(self.acting)
+        count = structure.num_leaves
+        leaves = [np.stack([of_seed[f"acting/{i}"] for of_seed in saved]) for i in range(count)]
+        self.acting = self._place(jax.tree.unflatten(structure, leaves))
+        names = [name for name in saved[0] if name.startswith("metrics/")]
+        sums = {name.removeprefix("metrics/"): np.stack([of_seed[name] for of_seed in saved]) for name in names}
+        self._metrics, self._summed = self._place(sums) if sums else None, int(saved[0]["summed"])
+        if "latents/env" in saved[0]:
+            places = [(of_seed["latents/env"], of_seed["latents/first"]) for of_seed in saved]
+            deter, stoch = (np.stack([of_seed[f"latents/{name}"] for of_seed in saved]) for name in ("deter", "stoch"))
+            self._latents = places, StoredLatent(*self._place((deter, stoch)))
 
     def _to_batch(self, sequences: list[Sequences]) -> Batch:
         """Moves sampled sequences to the device."""

@@ -20,7 +20,7 @@ from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config, ConfigError, parse_config
 from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
-from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
+from dreamer_jax.envs import EnvError, EpisodeState, Step, VectorEnv, env_seeds, make_vector_env
 from dreamer_jax.evaluation import Policy, read_specs
 from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import Progress
@@ -31,7 +31,7 @@ from dreamer_jax.runs import CheckpointError, check_writable, create_run, open_r
 from dreamer_jax.seed_run import SeedRun
 from dreamer_jax.spaces import LatentSpec
 from dreamer_jax.train_step import count_params, init_agent
-from dreamer_jax.types import ActingParams
+from dreamer_jax.types import ActingParams, PolicyCarry
 
 SHOWN_LOSSES = ("loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value")
 
@@ -79,7 +79,10 @@ def train_seeds(config: Config, seeds: int) -> list[Path]:
 
 
 def resume(run: str | Path) -> Path:
-    """Goes on with a run from its last checkpoint, under the run's own configuration.
+    """Goes on with a run from its last checkpoint as if it had not been stopped, under the run's own configuration.
+
+    Where an environment does not repeat the episode that was being played, or the checkpoint was left by an error, new episodes
+    begin.
 
     Raises:
       ConfigError, EnvError, ReplayError: one line for the user.
@@ -100,7 +103,7 @@ def resume_seeds(runs: Sequence[str | Path]) -> list[Path]:
         if config.model_copy(update={"seed": configs[0].seed}) != configs[0]:
             raise ConfigError(f"{folder} and {folders[0]} differ in more than the seed; resume them one at a time")
     resume_from = _checkpoints_to_resume(configs, folders)
-    # New episodes on seeds of their own: the runs' first ones would otherwise be played again.
+    # For episodes that cannot go on, other seeds than the first ones of the runs.
     seeds = [
         int(np.random.SeedSequence([config.seed, frames]).generate_state(1)[0]) >> 1
         for config, frames in zip(configs, resume_from, strict=True)
@@ -193,6 +196,7 @@ class _Training:
             for (agent_key, _), run, frames in zip(keys, self.runs, resume_from, strict=True)
         ]
         self.learner = Learner(self.nets, config, states, [run.replay for run in self.runs])
+        self.step, self.carry, self.prev_action = self._begin()
         self.ratio = TrainRatio(config.replay.train_ratio, config.replay.batch_size, config.replay.batch_length)
         self.ratio.previous = self._lead.train_ratio
         self.policy = compile_policy(self.nets, config.behavior, "exploring", seeds=len(self.runs))
@@ -207,14 +211,19 @@ class _Training:
         )
         self.progress = stack.enter_context(contextlib.closing(Progress(config.train.frames, self._frames)))
         self.logged = (self._lead.counters.policy_steps, self._lead.counters.updates, time.monotonic())
+        self.save_due = time.monotonic() + 60 * config.train.checkpoint_minutes
         self.stop_requested = False
 
     def train(self) -> list[Path]:
         """Runs to the end of the frame budget, or until Ctrl-C."""
         with _stop_on_signal(self):
-            self._interact()
+            try:
+                self._interact()
+            except EnvError:
+                for i in self.active:
+                    self._save(i, between_steps=False)
+                raise
         for i in self.active:
-            self._log_train()
             self._save(i)
         self.progress.close()
         folders = [run.folder for run in self.runs]
@@ -233,24 +242,19 @@ class _Training:
         config, envs = self.config, self.envs
         log_due = Every(config.train.log_every, self._frames)
         eval_due = Every(config.train.eval_every, self._frames)
-        carry = jax.tree.map(
-            lambda x: jnp.broadcast_to(x, (len(self.runs), *x.shape)), initial_carry(self.nets, config.env.num_envs)
-        )
-        step = envs.reset()
-        prev_action = np.zeros((envs.num_envs, envs.action_spec.size), np.float32)
         self._retire()
         while self.active and not self.stop_requested:
-            obs, is_first = jax.tree.map(self._by_seed, (step.obs, step.is_first))
+            obs, is_first = jax.tree.map(self._by_seed, (self.step.obs, self.step.is_first))
             counter = self._lead.counters.policy_steps
-            action, carry = self.policy(self.learner.acting, self.policy_keys, counter, carry, obs, is_first)
-            latent = vars(self.learner.fetch_latent(carry.latent)) if self.runs[0].replay.latent else {}
+            action, self.carry = self.policy(self.learner.acting, self.policy_keys, counter, self.carry, obs, is_first)
+            latent = vars(self.learner.fetch_latent(self.carry.latent)) if self.runs[0].replay.latent else {}
             for i in self.active:
                 own = self._of_seed(i)
-                self.runs[i].store(step[own], prev_action[own], {name: value[i] for name, value in latent.items()})
+                self.runs[i].store(self.step[own], self.prev_action[own], {name: value[i] for name, value in latent.items()})
             prefilled = self._lead.counters.decisions >= config.replay.prefill
             if not prefilled:
                 action = self._random_action(counter)
-                carry = carry.replace(prev_action=jnp.asarray(action, carry.prev_action.dtype))
+                self.carry = self.carry.replace(prev_action=jnp.asarray(action, self.carry.prev_action.dtype))
             elif self._lead.replay.items >= config.replay.min_items:
                 due = self.ratio(self._lead.counters.records)
                 if not self._lead.counters.updates:
@@ -259,17 +263,20 @@ class _Training:
                 for i in self.active:
                     self.runs[i].counters.updates += due
 
-            action = np.asarray(action).reshape(prev_action.shape)  # waits for the policy, not for the updates just dispatched
-            step = envs.step(action)
-            prev_action = np.where(step.is_first[:, None], 0, action)
+            action = np.asarray(action).reshape(self.prev_action.shape)  # waits for the policy, not for the updates dispatched
+            self.step = envs.step(action)
+            self.prev_action = np.where(self.step.is_first[:, None], 0, action)
             for i in self.active:
-                self.runs[i].advance(step[self._of_seed(i)])
+                self.runs[i].advance(self.step[self._of_seed(i)])
             if log_due(self._frames):
                 self._log_train()
             self._retire()
             if eval_due(self._frames):
                 for i in self.active:
                     self._evaluate(i)
+            if time.monotonic() >= self.save_due:  # when this is makes no difference to anything else
+                for i in self.active:
+                    self._save(i)
 
     def _random_action(self, counter: int) -> np.ndarray:
         """f32[N, E, A]: uniform in [-1, 1], or a random choice; its randomness is the seed's and the counter's."""
@@ -342,9 +349,52 @@ class _Training:
         self.progress.print(line if len(self.runs) == 1 else f"seed {run.config.seed}, {line}")
         self._save(index, score)
 
-    def _save(self, index: int, score: float | None = None) -> None:
-        self.learner.write_back()
-        self.runs[index].save(self.learner.agent(index), self.ratio.previous, score)
+    def _save(self, index: int, score: float | None = None, between_steps: bool = True) -> None:
+        """Saves a run, with all that an exact continuation needs if this is between two steps of the loop."""
+        moment = self._moment(index) if between_steps else None
+        self.runs[index].save(self.learner.agent(index), self.ratio.previous, moment, score)
+        self.save_due = time.monotonic() + 60 * self.config.train.checkpoint_minutes
+
+    def _moment(self, index: int) -> dict[str, np.ndarray]:
+        """What a run has on the way: see `SeedRun.save`."""
+        moment = self.learner.pending(index)
+        leaves = jax.tree.leaves(jax.device_get(jax.tree.map(lambda x: x[index], self.carry)))
+        moment |= {f"carry/{i}": leaf for i, leaf in enumerate(leaves)}
+        moment["prev_action"] = self.prev_action[self._of_seed(index)]
+        for i, episode in enumerate(self.envs.episodes()[self._of_seed(index)]):
+            moment |= {f"env/{i}/{name}": np.asarray(value) for name, value in vars(episode).items()}
+        return moment
+
+    def _begin(self) -> tuple[Step, PolicyCarry, np.ndarray]:
+        """The first record, carry and previous action: where the runs were stopped if they know it, else at new episodes."""
+        envs, count = self.envs, self.config.env.num_envs
+        carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(self.runs), *x.shape)), initial_carry(self.nets, count))
+        moments = [run.moment for run in self.runs if run.moment]
+        if len(moments) < len(self.runs):
+            return envs.reset(), carry, np.zeros((envs.num_envs, envs.action_spec.size), np.float32)
+        # A run that had ended before the others lacks what came later, and has no more need of it.
+        lead = moments[self.runs.index(self._lead)]
+        self.learner.restore_pending([lead | moment for moment in moments])
+        leaves = [
+            np.stack([moment[f"carry/{i}"].view(leaf.dtype) for moment in moments])
+            for i, leaf in enumerate(jax.tree.leaves(carry))
+        ]
+        episodes = [_episode(moment, i) for moment in moments for i in range(count)]
+        step = envs.reset(episodes)
+        for i, episode in enumerate(episodes):
+            if step.is_first[i] and len(episode.actions):
+                run, own = self.runs[i // count], i % count
+                run.episodes.total[own], run.episodes.length[own] = 0, 0
+                print(f"seed {run.config.seed}: environment {own} does not repeat its episode; a new one begins", flush=True)
+        prev_action = np.concatenate([moment["prev_action"] for moment in moments])
+        carry = jax.tree.unflatten(jax.tree.structure(carry), leaves)
+        return step, jax.tree.map(jnp.asarray, carry), np.where(step.is_first[:, None], 0, prev_action)
+
+
+def _episode(moment: dict[str, np.ndarray], index: int) -> EpisodeState:
+    """What an environment was playing at a moment."""
+    seed, number, actions, digest = (moment[f"env/{index}/{name}"] for name in ("seed", "number", "actions", "digest"))
+    return EpisodeState(int(seed), int(number), actions, str(digest))
 
 
 @contextlib.contextmanager

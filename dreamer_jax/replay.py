@@ -230,6 +230,14 @@ class Replay:
         steps = np.arange(begin, end) % self.length
         return {name: values[:, steps] for name, values in self.storage.items()}
 
+    def latents(self) -> dict[str, np.ndarray]:
+        """The latents of all records held, in the order of the rings: views [E, n, ...] by name; empty where none are held.
+
+        They are rewritten as training goes on, which what `read` returned does not show.
+        """
+        held = min(self.added, self.length)
+        return {name: values[:, :held] for name, values in self.storage.items() if name.startswith("latent/")}
+
     def write(self, begin: int, records: dict[str, np.ndarray]) -> None:
         """Puts back what `read` returned, and moves the counter to the end of it.
 

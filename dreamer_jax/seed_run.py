@@ -83,6 +83,7 @@ class SeedRun:
         self.train_ratio: float | None = None  # where the count of updates stood at the checkpoint
         self._checkpoints = checkpoints
         self._resume_from = resume_from
+        self.moment: dict[str, np.ndarray] | None = None  # what the checkpoint holds for an exact continuation
         if resume_from is not None:
             self._restore(resume_from)
         write_json(folder / "environment.json", describe_environment(device))
@@ -120,10 +121,15 @@ class SeedRun:
         self.write("eval", _row(result))
         return result["return_mean"], f"frame {self.counters.frames}: evaluation {summary(result)}"
 
-    def save(self, agent: AgentState, train_ratio: float | None, score: float | None) -> None:
+    def save(
+        self, agent: AgentState, train_ratio: float | None, moment: dict[str, np.ndarray] | None, score: float | None = None
+    ) -> None:
         """Writes a checkpoint; `score` is an evaluation's mean return."""
         self.counters.wall_seconds = time.monotonic() - self._started
+        if moment is not None:
+            moment = {**moment, "episodes/total": self.episodes.total, "episodes/length": self.episodes.length}
         host = {
+            "config": self.config.model_dump(by_alias=True),
             "counters": asdict(self.counters),
             "train_ratio": train_ratio,
             "replay_end": self.replay.added,
@@ -131,7 +137,7 @@ class SeedRun:
             "replay_rng": self.replay.rng.bit_generator.state,
             "recent_returns": list(self.episodes.recent),
         }
-        self._checkpoints.save(self.counters.frames, agent, host, self.replay, score)
+        self._checkpoints.save(self.counters.frames, agent, host, self.replay, moment, score)
 
     def restore_agent(self, like: AgentState) -> AgentState:
         """The agent of the checkpoint that the run goes on from."""
@@ -168,7 +174,8 @@ class SeedRun:
         draw_curves(read_metrics(self.folder / "metrics.jsonl"), self.folder / "curves.png", self.config.env.task)
 
     def _restore(self, frames: int) -> None:
-        """Puts back counters, train ratio and replay. Environments start new episodes."""
+        """Puts back counters, train ratio, replay and, where it was saved, the moment."""
+        self._checkpoints.check_config(frames, self.config)
         host = self._checkpoints.restore_host(frames)
         self.counters = Counters(**host["counters"])
         self.train_ratio = host["train_ratio"]
@@ -176,6 +183,9 @@ class SeedRun:
         self.replay.queue.extend((env, first) for env, first in host["replay_queue"])
         self.replay.rng.bit_generator.state = host["replay_rng"]
         self.episodes.recent.extend(host["recent_returns"])
+        self.moment = self._checkpoints.restore_moment(frames, self.replay)
+        if self.moment:
+            self.episodes.total, self.episodes.length = self.moment["episodes/total"], self.moment["episodes/length"]
         truncate(self.folder, frames)
 
 

@@ -69,14 +69,14 @@ def test_an_update_trains_from_the_stored_latent_and_writes_the_new_ones_back(le
     before = memory.storage["latent/deter"].copy()
     learner.update(1)
     np.testing.assert_array_equal(memory.storage["latent/deter"], before)
-    (sequences,), stored = learner._latents
+    ((_, first),), stored = learner._latents
     learner.update(1)
     deter = np.asarray(stored.deter[0]).view(memory.latent.deter_dtype)
     for row in range(2):
-        records = np.arange(sequences.first[row], sequences.first[row] + LENGTH)
+        records = np.arange(first[row], first[row] + LENGTH)
         held = memory.storage["latent/deter"][0, records]
         # Rows of a batch may overlap; the later one wins.
-        if row == 1 or not set(records) & set(range(sequences.first[1], sequences.first[1] + LENGTH)):
+        if row == 1 or not set(records) & set(range(first[1], first[1] + LENGTH)):
             np.testing.assert_array_equal(held, deter[row])
     assert not np.array_equal(memory.storage["latent/deter"], before)
 

@@ -81,6 +81,7 @@ def test_a_run_leaves_its_folder(finished_run):
         "metrics.jsonl",
         "tensorboard",
         "checkpoints",
+        "moments",
         "replay",
         "videos",
         "curves.png",
@@ -284,9 +285,9 @@ def stopped(tmp_path_factory, quick_compilation):
     saved = SimpleNamespace()
     save = Checkpoints.save
 
-    def spy(self, frames, state, host, replay, score):
+    def spy(self, frames, state, host, replay, moment, score):
         saved.frames, saved.state, saved.host, saved.replay = frames, leaves(state), host, replay.read(0, replay.added)
-        save(self, frames, state, host, replay, score)
+        save(self, frames, state, host, replay, moment, score)
 
     handler = signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
@@ -329,7 +330,7 @@ def test_ctrl_c_ends_with_a_checkpoint_and_says_how_to_go_on(stopped):
     counters = saved_host(stopped.run)["counters"]
     # 43 decisions and 8 resets are 51 records; from record 23 on an update every four.
     assert (counters["frames"], counters["records"], counters["updates"]) == (43, 51, 1 + 7)
-    assert rows_of(stopped.run)[-1]["frames"] == 43
+    assert rows_of(stopped.run)[-1]["frames"] == 40  # the row that was begun is written when the run goes on
     assert (stopped.run / "curves.png").exists()
     assert not (stopped.run / "evaluation.json").exists()
 
@@ -358,10 +359,10 @@ def test_the_replay_holds_what_was_played(stopped):
 
 def test_a_resumed_run_goes_on_to_its_end(stopped, resumed):
     host = saved_host(resumed.run)
-    # 19 more decisions in four new episodes: 3 resets between them, 22 records.
-    assert (host["counters"]["frames"], host["counters"]["decisions"], host["counters"]["records"]) == (62, 62, 51 + 22)
+    # 62 decisions with a reset before each of 13 episodes but the first; the record after the last decision is not stored.
+    assert (host["counters"]["frames"], host["counters"]["decisions"], host["counters"]["records"]) == (62, 62, 51 + 23)
     # The ratio goes on where it stood, at record 51: neither a first update anew nor those of the pause.
-    assert host["counters"]["updates"] == 8 + 22 // 4
+    assert host["counters"]["updates"] == 1 + (51 + 23 - 23) // 4
     assert host["counters"]["wall_seconds"] > saved_host(stopped.run)["counters"]["wall_seconds"]
     evaluation = json.loads((resumed.run / "evaluation.json").read_text())
     assert (evaluation["frames"], evaluation["sampled"]["returns"]) == (62, [15.0] * 3)
@@ -371,21 +372,20 @@ def test_a_resumed_run_goes_on_to_its_end(stopped, resumed):
 def test_a_resumed_run_neither_doubles_nor_loses_rows(stopped, resumed):
     before, after = rows_of(stopped.run), rows_of(resumed.run)
     assert after[: len(before)] == before
-    assert column(rows_of(resumed.run, "train"), "frames") == [20, 40, 43, 60]  # no update after
+    assert column(rows_of(resumed.run, "train"), "frames") == [20, 40, 60]  # no update after
     assert column(rows_of(resumed.run, "eval"), "frames") == [20, 40, 60, 62]
-    # The ninth episode was cut by the interruption; the next one starts at frame 43.
-    assert column(rows_of(resumed.run, "episode"), "frames") == [5, 10, 15, 20, 25, 30, 35, 40, 48, 53, 58]
+    assert column(rows_of(resumed.run, "episode"), "frames") == list(range(5, 61, 5))  # the ninth goes on at frame 43
     assert set(column(rows_of(resumed.run, "episode"), "return")) == {15.0}
 
 
-def test_a_resumed_run_plays_new_episodes(resumed):
+def test_a_resumed_run_plays_no_episode_twice(resumed):
     host = saved_host(resumed.run)
     with contextlib.closing(Checkpoints(resumed.run)) as checkpoints:
         config = parse_config(read_yaml(resumed.run / "config.yaml"), "file")
         replay = empty_replay(config)
         checkpoints.restore_replay(replay, host["replay_end"])
     noise = replay.read(0, replay.added)["obs/observation"][0, :, 1]
-    assert len(np.unique(noise)) == len(noise) == 73
+    assert len(np.unique(noise)) == len(noise) == 74
 
 
 def empty_replay(config: Config) -> Replay:
@@ -399,13 +399,13 @@ def test_rows_and_records_of_a_killed_run_are_forgotten(stopped_run, without_lea
     """A kill after frame 40: the newest checkpoint is older than rows and replay segments."""
     shutil.rmtree(stopped_run / "checkpoints" / str(INTERRUPTED_AT))
     loop.resume(stopped_run)
-    assert column(rows_of(stopped_run, "train"), "frames") == [20, 40, 60, 62]
+    assert column(rows_of(stopped_run, "train"), "frames") == [20, 40, 60]  # no update after
     host = saved_host(stopped_run)
-    assert (host["counters"]["frames"], host["replay_end"]) == (62, 47 + 26)  # 22 decisions and 4 resets
+    assert (host["counters"]["frames"], host["replay_end"]) == (62, 47 + 27)  # with the record of frame 40 and 4 resets
     with contextlib.closing(Checkpoints(stopped_run)) as checkpoints:
         replay = empty_replay(parse_config(read_yaml(stopped_run / "config.yaml"), "file"))
         checkpoints.restore_replay(replay, host["replay_end"])
-    np.testing.assert_array_equal(replay.read(47, 53)["reward"][0], range(6))
+    np.testing.assert_array_equal(replay.read(47, 54)["reward"][0], [5, *range(6)])
 
 
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(finished_run, tmp_path, without_learning):
@@ -425,7 +425,7 @@ def test_a_checkpoint_of_another_model_is_refused(stopped_run):
     config = (stopped_run / "config.yaml").read_text()
     (stopped_run / "config.yaml").write_text(config.replace("deter: 16", "deter: 32"))
     message = refusal(loop.resume, stopped_run, CheckpointError)
-    assert "does not fit this run's config.yaml" in message
+    assert "model.deter: 16 in the checkpoint, 32 in config.yaml" in message
     assert str(stopped_run / "checkpoints" / "43") in message
 
 

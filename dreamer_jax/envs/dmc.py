@@ -23,6 +23,7 @@ RENDER_SIZE = (240, 320)
 EPISODE_STEPS = 1000
 # MuJoCo's mjMAXVAL: what the action spec shows for a motor without limits (lqr's).
 _UNLIMITED = 1e10
+_SEEDED_MODEL = "lqr"  # draws its model as well as the episode
 _NEEDS_GL = "quadruped_escape"  # it hands its random terrain to the renderer at every reset, drawn or not
 
 
@@ -51,6 +52,7 @@ def make_dmc(config: EnvConfig, render: bool = False) -> "DmcEnv":
     try:
         env = DmcEnv(
             load,
+            seeded_model=domain == _SEEDED_MODEL,
             obs=config.obs,
             image_size=config.image_size,
             camera=DEFAULT_CAMERAS.get(domain, 0) if config.camera is None else config.camera,
@@ -75,6 +77,8 @@ class DmcEnv(gymnasium.Env):
 
     Args:
       load: makes the simulator from a seed (None: a random one).
+      seeded_model: a seeded reset makes it anew, since its model depends on the seed as well; elsewhere that takes a tenth of a
+        second for the same episode.
       frame_every: images are drawn at multiples of this step and at the end; between them the last one is shown. It is
         the action repeat, which drops them.
     """
@@ -82,13 +86,14 @@ class DmcEnv(gymnasium.Env):
     def __init__(
         self,
         load: Callable[[int | None], Any],
+        seeded_model: bool = False,
         obs: str = "state",
         image_size: int = 64,
         camera: int = 0,
         frame_every: int = 1,
         render_mode: str | None = None,
     ):
-        self._load = load
+        self._load, self._seeded_model = load, seeded_model
         self._simulator: Any = load(None)
         self._cameras: dict[tuple[int, int], Any] = {}  # by height and width
         self._count = 0  # control steps since the reset
@@ -113,14 +118,16 @@ class DmcEnv(gymnasium.Env):
 
     @property
     def simulator(self) -> Any:
-        """The dm_control environment. A seeded reset replaces it."""
+        """The dm_control environment. A seeded reset can replace it."""
         return self._simulator
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
-        if seed is not None:  # anew, since some tasks (lqr) draw their model as well as the episode
+        if seed is not None and self._seeded_model:
             self._free()
             self._simulator = self._load(seed)
+        elif seed is not None:
+            self._simulator.task.random.seed(seed)
         self._count = 0
         return self._observation(self._simulator.reset()), {}
 

@@ -17,6 +17,7 @@ import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -25,6 +26,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 
 from dreamer_jax.config import EnvConfig
 from dreamer_jax.envs.canonical import make_env
+from dreamer_jax.envs.episodes import EpisodeState, SeededEpisodes
 from dreamer_jax.envs.errors import EnvError
 from dreamer_jax.spaces import ActionSpec, ObsSpecs
 
@@ -60,16 +62,16 @@ def make_vector_env(config: EnvConfig, seeds: Sequence[int]) -> "VectorEnv":
       EnvError: the environment cannot be made or used.
     """
     if not config.processes:
-        makers = [partial(make_env, config)] * len(seeds)
-        return VectorEnv(SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP), config.task, seeds)
-    makers = [partial(_make_in_worker, config, os.getpid())] * len(seeds)
+        makers = [partial(_make, config, seed) for seed in seeds]
+        return VectorEnv(SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP), config.task)
+    makers = [partial(_make_in_worker, config, seed, os.getpid()) for seed in seeds]
     # Never plain fork: it copies the locks of JAX's threads in whatever state they are, and workers can hang.
     context = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     try:
         vector = _Workers(makers, shared_memory=True, copy=False, context=context, autoreset_mode=AutoresetMode.NEXT_STEP)
     except (EOFError, OSError) as error:
         raise _dead_process(config.task, error) from None
-    return VectorEnv(vector, config.task, seeds)
+    return VectorEnv(vector, config.task)
 
 
 def env_seeds(seed: int, num_envs: int) -> list[int]:
@@ -81,7 +83,7 @@ def env_seeds(seed: int, num_envs: int) -> list[int]:
 
 
 class VectorEnv:
-    """E environments stepped together. `reset` comes first and is seeded once; then `step`.
+    """E environments stepped together. `reset` comes first, then `step`. Every episode is seeded by itself.
 
     Attributes:
       obs_specs: what each observation key holds, without the batch axis.
@@ -89,25 +91,39 @@ class VectorEnv:
       num_envs: E.
     """
 
-    def __init__(self, vector: SyncVectorEnv | AsyncVectorEnv, name: str, seeds: Sequence[int]):
+    def __init__(self, vector: SyncVectorEnv | AsyncVectorEnv, name: str):
         self.num_envs = vector.num_envs
         self._vector = vector
         self._name = name
-        self._seeds: list[int | None] | None = [*seeds]
         self._was_last = np.zeros(vector.num_envs, bool)
         self.obs_specs: ObsSpecs = vector.get_attr("obs_specs")[0]
         self.action_spec: ActionSpec = vector.get_attr("action_spec")[0]
 
-    def reset(self) -> Step:
-        """Starts an episode in every environment."""
+    def reset(self, episodes: Sequence[EpisodeState | None] | None = None) -> Step:
+        """Starts an episode in every environment, or goes on with those of `episodes`.
+
+        Returns:
+          the record where each is; is_first also where a begun episode could not be repeated, so that its next one starts.
+        """
         try:
-            obs, infos = self._vector.reset(seed=self._seeds)
+            if episodes:
+                self._vector.set_attr("continued", list(episodes))
+            obs, infos = self._vector.reset()
         except (EOFError, OSError) as error:
             raise _dead_process(self._name, error) from None
-        self._seeds = None  # later episodes go on in the same random stream
-        nothing = np.zeros(self.num_envs, bool)
-        self._was_last = nothing
-        return self._record(obs, np.zeros(self.num_envs), ~nothing, nothing, nothing, infos)
+        nothing = np.zeros(self.num_envs)
+        continued = infos.get("continued", nothing).astype(bool)
+        reward, terminated, truncated = (infos.get(name, nothing) for name in ("reward", "terminated", "truncated"))
+        begun = np.array([state is not None and len(state.actions) > 0 for state in episodes or [None] * self.num_envs])
+        self._was_last = (terminated + truncated).astype(bool)
+        return self._record(obs, reward, ~(continued & begun), self._was_last, terminated.astype(bool), infos)
+
+    def episodes(self) -> list[EpisodeState]:
+        """What each environment is playing."""
+        try:
+            return list(self._vector.get_attr("episode"))
+        except (EOFError, OSError) as error:
+            raise _dead_process(self._name, error) from None
 
     def step(self, action: np.ndarray) -> Step:
         """Takes one decision f32[E, A] everywhere; where the last record was is_last, it is ignored and a reset follows.
@@ -157,10 +173,15 @@ class VectorEnv:
 
 
 class _Workers(AsyncVectorEnv):
-    """AsyncVectorEnv that raises a worker's own error and nothing else.
+    """AsyncVectorEnv that raises a worker's own error and nothing else, and can end workers that leave SIGTERM to it.
 
     gymnasium prints the worker's trace as well, through %-formatting: a "%" in the trace raises a second error.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for process in self.processes:
+            process.terminate = process.kill  # which is what gymnasium calls
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
         errors = [self.error_queue.get() for success in successes if not success]
@@ -174,11 +195,16 @@ class _Workers(AsyncVectorEnv):
             raise error
 
 
-def _make_in_worker(config: EnvConfig, main_process: int) -> gymnasium.Env:
-    """`make_env` in a process that leaves Ctrl-C to the main one, which can then stop in good order."""
+def _make(config: EnvConfig, seed: int) -> gymnasium.Env:
+    return SeededEpisodes(make_env(config), seed)
+
+
+def _make_in_worker(config: EnvConfig, seed: int, main_process: int) -> gymnasium.Env:
+    """`_make` in a process that leaves signals to stop to the main one, which can then do so in good order."""
     if os.getpid() != main_process:  # gymnasium makes one in the main process too, to read its spaces
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return make_env(config)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    return _make(config, seed)
 
 
 def _dead_process(name: str, error: BaseException) -> EnvError:

@@ -1,0 +1,265 @@
+"""A run that was stopped goes on as if it had not been: beside the same run in one go."""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from counting import Counting, tiny_config
+
+from dreamer_jax import loop
+from dreamer_jax.checkpoint import Checkpoints
+from dreamer_jax.config import parse_config, read_yaml, write_yaml
+from dreamer_jax.envs import EnvError, make_vector_env
+from dreamer_jax.metrics import read_metrics
+from dreamer_jax.runs import CheckpointError
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+CASES = {
+    "episodes of several lengths, latents in the replay": {
+        "function": "seeded_length",
+        "env__num_envs": 2,
+        "replay__context": 1,
+        "replay__online": True,
+    },
+    "continuous actions, gradients through the dynamics": {
+        "env__task": "gym:Pendulum-v1",
+        "model__latent": "gaussian",
+        "behavior__dynamics_share": 1,
+        "behavior__exploration": 0.3,
+        "replay__prefill": 30,
+    },
+}
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """stop_at(frames): the next run stops there, as at Ctrl-C."""
+    limit = []
+    retire = loop._Training._retire
+
+    def stopping(self):
+        retire(self)
+        if limit and self._frames >= limit[0]:
+            self.stop_requested = True
+            limit.clear()
+
+    monkeypatch.setattr(loop._Training, "_retire", stopping)
+    return limit.append
+
+
+def rows(run: Path) -> list[dict]:
+    """All rows but for times, as text: NaN is not equal to itself."""
+    return [
+        repr({name: value for name, value in row.items() if name not in ("wall_seconds", "updates_per_second")})
+        for row in read_metrics(run / "metrics.jsonl")
+    ]
+
+
+def last(run: Path) -> dict[str, np.ndarray]:
+    """Everything in a run's last checkpoint but for times: agent, counters, moment with the replay's latents."""
+    with contextlib.closing(Checkpoints(run)) as checkpoints:
+        frames = checkpoints.resolve("last")
+        host = checkpoints.restore_host(frames)
+    del host["counters"]["wall_seconds"], host["config"]
+    folder = run / "checkpoints" / str(frames) / "agent"
+    agent = ocp.StandardCheckpointer().restore(folder.absolute())
+    leaves = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(agent)}
+    with np.load(run / "moments" / f"{frames}.npz") as moment:
+        return leaves | dict(moment) | {"host": np.array(json.dumps(host, sort_keys=True))}
+
+
+def assert_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name], err_msg=name)
+
+
+@pytest.mark.parametrize("case", [next(iter(CASES)), *(pytest.param(case, marks=pytest.mark.slow) for case in list(CASES)[1:])])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, stop_at, case):
+    """Parameters, optimisers, replay, counters and rows: bit for bit, with the stop in the midst of an episode and of a row."""
+    changes = {**CASES[case], "train__frames": 130, "train__eval_every": 50}
+    whole = loop.train(tiny_config(tmp_path / "whole", **changes))
+    stop_at(71)
+    run = loop.train(tiny_config(tmp_path / "stopped", **changes))
+    assert not (run / "evaluation.json").exists()
+    loop.resume(run)
+    assert rows(run) == rows(whole)
+    assert len(rows(run)) > 8
+    assert_same(last(run), last(whole))
+    one, two = (json.loads((folder / "evaluation.json").read_text())["sampled"] for folder in (run, whole))
+    assert one == two
+
+
+def test_seeds_that_were_stopped_go_on_together(tmp_path, stop_at):
+    changes = {"train__frames": 90, "train__eval_every": 0, "function": "seeded_length"}
+    whole = loop.train_seeds(tiny_config(tmp_path / "whole", **changes), 2)
+    stop_at(47)
+    stopped = loop.train_seeds(tiny_config(tmp_path / "stopped", **changes), 2)
+    loop.resume_seeds(stopped)
+    for one, two in zip(stopped, whole, strict=True):
+        assert rows(one) == rows(two)
+        assert_same(last(one), last(two))
+
+
+def test_a_checkpoint_without_its_moment_goes_on_with_new_episodes(tmp_path, stop_at):
+    """Two steps into an episode of five at frame 32: with the moment three are left of it, without it it starts anew."""
+    stop_at(32)
+    run = loop.train(tiny_config(tmp_path, train__frames=60))
+    shutil.rmtree(run / "moments")
+    loop.resume(run)
+    ends = [row["frames"] for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "episode"]
+    assert ends == [5, 10, 15, 20, 25, 30, 37, 42, 47, 52, 57]
+
+
+class Unrepeatable(Counting):
+    """Its observations do not come from the seed."""
+
+    def _observation(self):
+        return np.array([self.count, int.from_bytes(os.urandom(2), "big")], np.float32)
+
+
+def unrepeatable():
+    return Unrepeatable(5)
+
+
+def test_an_environment_that_does_not_repeat_itself_is_named(tmp_path, stop_at, capsys):
+    stop_at(32)
+    run = loop.train(tiny_config(tmp_path, env__task="import:test_resume:unrepeatable", train__frames=60))
+    loop.resume(run)
+    assert "seed 0: environment 0 does not repeat its episode; a new one begins" in capsys.readouterr().out
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "episode"]
+    assert [row["frames"] for row in rows] == [5, 10, 15, 20, 25, 30, 37, 42, 47, 52, 57]
+    assert {(row["return"], row["length"]) for row in rows} == {(15.0, 5)}
+
+
+class Breaking(Counting):
+    """The 48th step of its life fails."""
+
+    def step(self, action):
+        if self.lifetime == 47:
+            raise OSError("the simulator has gone")
+        return super().step(action)
+
+
+def breaking():
+    return Breaking(5)
+
+
+def test_an_error_of_the_environment_loses_nothing(tmp_path):
+    """What was recorded and learned until then is in a checkpoint, and the run goes on from it."""
+    config = tiny_config(tmp_path, env__task="import:test_resume:breaking", train__frames=80)
+    with pytest.raises(EnvError, match="the simulator has gone"):
+        loop.train(config)
+    [run] = (tmp_path / "import_test_resume_breaking").iterdir()
+    with contextlib.closing(Checkpoints(run)) as checkpoints:
+        assert checkpoints.steps() == [47]
+        assert checkpoints.restore_host(47)["replay_end"] == 47 + 10  # records of nine whole episodes and three of the tenth
+    loop.resume(run)
+    assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 80
+
+
+def test_checkpoints_come_with_time_as_well(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(Checkpoints, "save", lambda self, frames, *rest: saved.append(frames))
+    loop.train(tiny_config(tmp_path, train__frames=30, train__checkpoint_minutes=1e-9))
+    assert sorted(set(saved)) == list(range(1, 31))
+    saved.clear()
+    loop.train(tiny_config(tmp_path / "seldom", train__frames=30))
+    assert saved == [30]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, quick_compilation):
+    return loop.train(tiny_config(tmp_path_factory.mktemp("stopped"), train__frames=40))
+
+
+@pytest.fixture
+def run(stopped, tmp_path) -> Path:
+    """A copy that may be changed, with frames left."""
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    change(run, "train", frames=60)
+    return run
+
+
+def change(run: Path, section: str, **values) -> None:
+    config = read_yaml(run / "config.yaml")
+    config[section] |= values
+    write_yaml(parse_config(config, "test"), run / "config.yaml")
+
+
+def test_a_longer_run_and_another_device_are_no_other_configuration(run):
+    loop.resume(run)
+    assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 60
+
+
+def test_another_configuration_is_refused_with_all_that_differs(run):
+    change(run, "model", deter=32)
+    change(run, "optimizer", learning_rate=0.25)
+    with pytest.raises(CheckpointError) as refused:
+        loop.resume(run)
+    message = str(refused.value)
+    assert "model.deter: 16 in the checkpoint, 32 in config.yaml" in message
+    assert "optimizer.learning_rate: 0.0005 in the checkpoint, 0.25 in config.yaml" in message
+    assert "frames" not in message.partition("configuration")[2]
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_by_name(run):
+    for path in (run / "checkpoints" / "40" / "host").rglob("*"):
+        if path.is_file() and b'"format"' in path.read_bytes():
+            path.write_bytes(path.read_bytes().replace(b'"format": 2', b'"format": 99').replace(b'"format":2', b'"format":99'))
+    with pytest.raises(CheckpointError, match="has format 99; this version reads 1 and 2"):
+        loop.resume(run)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"torn"])
+def test_a_damaged_moment_is_refused_and_can_be_done_without(run, damage):
+    path = run / "moments" / "40.npz"
+    content = path.read_bytes()
+    path.write_bytes(content[:-100] if damage == b"torn" else damage)
+    with pytest.raises(CheckpointError, match=r"40.npz cannot be read: .* Remove it to go on with new episodes"):
+        loop.resume(run)
+    path.unlink()
+    loop.resume(run)
+    assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 60
+
+
+@pytest.mark.parametrize(("steps", "processes"), [*((steps, False) for steps in (0, 1, 4, 5, 6, 13, 40)), (13, True)])
+def test_environments_go_on_where_they_were(steps, processes):
+    """Beside the same environments that were not interrupted: records until and after the end of several episodes."""
+    config = tiny_config(Path("."), "seeded_length", env__processes=processes).env
+    rng = np.random.default_rng(0)
+    actions = [np.eye(3, dtype=np.float32)[rng.integers(3, size=2)] for _ in range(steps + 30)]
+    with (
+        contextlib.closing(make_vector_env(config, [5, 6])) as envs,
+        contextlib.closing(make_vector_env(config, [7, 8])) as others,
+    ):
+        before = [envs.reset(), *(envs.step(action) for action in actions[:steps])][-1]
+        after = [others.reset(envs.episodes()), *(others.step(action) for action in actions[steps:])]
+        expected = [before, *(envs.step(action) for action in actions[steps:])]
+    assert sum(record.is_last.sum() for record in expected) > 4
+    for one, two in zip(after, expected, strict=True):
+        assert_same(one.obs, two.obs)
+        assert_same(*({name: value for name, value in vars(record).items() if name != "obs"} for record in (one, two)))
+
+
+def test_a_seeded_episode_does_not_depend_on_those_before(tmp_path):
+    """The fourth episode of a seed is the same after three short ones and after three abandoned ones."""
+    config = tiny_config(tmp_path, "seeded_length").env
+    seen = []
+    for abandoned in (False, True):
+        with contextlib.closing(make_vector_env(config, [3])) as envs:
+            action = np.eye(3, dtype=np.float32)[:1]
+            for _ in range(4):
+                record = envs.reset()
+                first = record.obs["observation"].copy()
+                while not abandoned and not record.is_last[0]:
+                    record = envs.step(action)
+            seen.append(first)
+    np.testing.assert_array_equal(*seen)
