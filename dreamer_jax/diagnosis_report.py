@@ -77,6 +77,7 @@ def draw_comparison(result: dict[str, Any], path: Path) -> None:
         if not axes.lines:
             why = "rewards do not vary" if "correlation" in title else "nothing to compare"
             axes.text(0.5, 0.5, why, ha="center", transform=axes.transAxes, color="0.5")
+    panels[2].set_ylim(0, 1.05)
     panels[0].legend(frameon=False, fontsize=9)
     figure.savefig(path, dpi=120)
 
@@ -101,7 +102,9 @@ def draw_counterfactual(what_if: dict[str, Any], path: Path, task: str) -> None:
         return
     figure = Figure(figsize=(3.4 * min(4, len(numbers)), 3.2 * -(-len(numbers) // 4)), layout="constrained")
     figure.suptitle(f"{task}: what if, from record {what_if['start']} (solid: environment, dashed: model)")
-    panels = np.atleast_1d(figure.subplots(-(-len(numbers) // 4), min(4, len(numbers)))).flat
+    panels = np.atleast_1d(figure.subplots(-(-len(numbers) // 4), min(4, len(numbers)))).ravel()
+    for axes in panels[len(numbers) :]:
+        axes.remove()
     for axes, (name, i) in zip(panels, numbers, strict=False):
         for (plan, outcome), color in zip(plans.items(), ("0.3", BLUE, RED), strict=True):
             for source, style in (("real", "-"), ("model", "--")):
