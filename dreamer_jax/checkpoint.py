@@ -33,7 +33,7 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 
 SEGMENT = re.compile(r"(\d+)-(\d+)\.npz")
 FORMAT = 2  # of `host`; 1 had no configuration
-FREE_SECTIONS = ("train", "runs", "device", "precision")  # of a configuration, which a run may go on with changed
+FREE_SECTIONS = ("train", "runs", "device")  # of a configuration, which a run may go on with changed
 
 
 class Checkpoints:
@@ -157,12 +157,11 @@ class Checkpoints:
         saved = self.restore_host(frames).get("config")
         if saved is None:
             return
-        now = _flat(config.model_dump(by_alias=True))
-        was = _flat(saved)
+        was, now = _flat(saved), _flat(config.model_dump(by_alias=True))
         differing = [
-            f"{name}: {was.get(name, 'none')} in the checkpoint, {now.get(name, 'none')} in config.yaml"
-            for name in sorted(was.keys() | now.keys())
-            if name.partition(".")[0] not in FREE_SECTIONS and was.get(name, "none") != now.get(name, "none")
+            f"{name}: {was[name]} in the checkpoint, {now[name]} in config.yaml"
+            for name in sorted(was.keys() & now.keys())  # others came or went with a version
+            if name.partition(".")[0] not in FREE_SECTIONS and was[name] != now[name]
         ]
         if differing:
             path = self.run / "checkpoints" / str(frames)
@@ -171,23 +170,31 @@ class Checkpoints:
             )
 
     def restore_moment(self, frames: int, replay: Replay) -> dict[str, np.ndarray] | None:
-        """What was on the way when the checkpoint was saved, None if that is not there; puts the latents into `replay`.
+        """What was on the way when the checkpoint was saved; puts the latents into `replay`.
 
-        Raises:
-          CheckpointError: it cannot be read, or is of another agent.
+        None if that is not there or, which is printed, cannot be read: the run can do without.
         """
         path = self._moment(frames)
         if not path.exists():
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
-                moment = {name: file[name] for name in file.files}
+                latents = {name: file[f"replay/{name}"] for name in replay.latents()}
+                moment = {name: file[name] for name in file.files if not name.startswith("replay/")}
             for name, values in replay.latents().items():
-                values[:] = moment.pop(f"replay/{name}")
+                values[:] = latents[name]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"{path} cannot be read: {reason}. Remove it to go on with new episodes") from None
+            print(f"{path} cannot be read: {reason}. The run goes on with new episodes", flush=True)
+            return None
         return moment
+
+    def forget_after(self, frames: int) -> None:
+        """Removes checkpoints and moments beyond `frames`: a run that goes on from there will save its own."""
+        for step in self.steps():
+            if step > frames:
+                self._manager.delete(step)
+                self._moment(step).unlink(missing_ok=True)
 
     def restore_replay(self, replay: Replay, end: int) -> None:
         """Fills `replay` with the records up to `end` of each environment; later segments are removed.
@@ -251,7 +258,7 @@ class Checkpoints:
         """Writes a moment, and drops those but of the newest checkpoint, whose successor is not there yet."""
         folder = self.run / "moments"
         folder.mkdir(exist_ok=True)
-        kept = {self._moment(step) for step in [*self.steps()[-1:], frames]}
+        kept = {self._moment(step) for step in self.steps()[-1:]}
         for path in set(folder.iterdir()) - kept:
             path.unlink()
         if moment is not None:

@@ -132,7 +132,7 @@ class TruncatedNormal(tfd.TruncatedNormal):
     """
 
     def _sample_n(self, n: int, seed: jax.Array) -> jax.Array:
-        loc, width = self.loc, self.scale * math.sqrt(2)
+        loc, width = jnp.asarray(self.loc), jnp.asarray(self.scale) * math.sqrt(2)
         low, high = erf((-1 - loc) / width), erf((1 - loc) / width)
         place = low + jax.random.uniform(seed, (n, *loc.shape)) * (high - low)
         x = loc + width * erf_inv(jnp.clip(place, -1 + 1e-6, 1 - 1e-6))

@@ -20,7 +20,7 @@ from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config, ConfigError, parse_config
 from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
-from dreamer_jax.envs import EnvError, EpisodeState, Step, VectorEnv, env_seeds, make_vector_env
+from dreamer_jax.envs import ActionError, EnvError, EpisodeState, Step, VectorEnv, env_seeds, make_vector_env
 from dreamer_jax.evaluation import Policy, read_specs
 from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import Progress
@@ -213,18 +213,21 @@ class _Training:
         self.logged = (self._lead.counters.policy_steps, self._lead.counters.updates, time.monotonic())
         self.save_due = time.monotonic() + 60 * config.train.checkpoint_minutes
         self.stop_requested = False
+        self.in_step = False  # what is saved then has no moment
 
     def train(self) -> list[Path]:
         """Runs to the end of the frame budget, or until Ctrl-C."""
         with _stop_on_signal(self):
             try:
                 self._interact()
+            except ActionError:  # of an agent that is not worth a checkpoint
+                raise
             except EnvError:
                 for i in self.active:
-                    self._save(i, between_steps=False)
+                    self._save(i)
                 raise
-        for i in self.active:
-            self._save(i)
+            for i in self.active:
+                self._save(i)
         self.progress.close()
         folders = [run.folder for run in self.runs]
         if self.stop_requested:
@@ -246,6 +249,7 @@ class _Training:
         while self.active and not self.stop_requested:
             obs, is_first = jax.tree.map(self._by_seed, (self.step.obs, self.step.is_first))
             counter = self._lead.counters.policy_steps
+            self.in_step = True
             action, self.carry = self.policy(self.learner.acting, self.policy_keys, counter, self.carry, obs, is_first)
             latent = vars(self.learner.fetch_latent(self.carry.latent)) if self.runs[0].replay.latent else {}
             for i in self.active:
@@ -268,6 +272,7 @@ class _Training:
             self.prev_action = np.where(self.step.is_first[:, None], 0, action)
             for i in self.active:
                 self.runs[i].advance(self.step[self._of_seed(i)])
+            self.in_step = False
             if log_due(self._frames):
                 self._log_train()
             self._retire()
@@ -349,9 +354,9 @@ class _Training:
         self.progress.print(line if len(self.runs) == 1 else f"seed {run.config.seed}, {line}")
         self._save(index, score)
 
-    def _save(self, index: int, score: float | None = None, between_steps: bool = True) -> None:
-        """Saves a run, with all that an exact continuation needs if this is between two steps of the loop."""
-        moment = self._moment(index) if between_steps else None
+    def _save(self, index: int, score: float | None = None) -> None:
+        """Saves a run, with all that an exact continuation needs unless this is in the midst of a step of the loop."""
+        moment = None if self.in_step else self._moment(index)
         self.runs[index].save(self.learner.agent(index), self.ratio.previous, moment, score)
         self.save_due = time.monotonic() + 60 * self.config.train.checkpoint_minutes
 
@@ -374,7 +379,11 @@ class _Training:
             return envs.reset(), carry, np.zeros((envs.num_envs, envs.action_spec.size), np.float32)
         # A run that had ended before the others lacks what came later, and has no more need of it.
         lead = moments[self.runs.index(self._lead)]
-        self.learner.restore_pending([lead | moment for moment in moments])
+        shared = {name: value for name, value in lead.items() if name == "summed" or name.startswith(("metrics/", "latents/"))}
+        self.learner.restore_pending([{**moment, **({} if run.active else shared)} for run, moment in zip(self.runs, moments)])
+        for run, moment in zip(self.runs, moments, strict=True):
+            run.episodes.total, run.episodes.length = moment["episodes/total"], moment["episodes/length"]
+            run.moment = None
         leaves = [
             np.stack([moment[f"carry/{i}"].view(leaf.dtype) for moment in moments])
             for i, leaf in enumerate(jax.tree.leaves(carry))

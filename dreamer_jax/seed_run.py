@@ -140,9 +140,11 @@ class SeedRun:
         self._checkpoints.save(self.counters.frames, agent, host, self.replay, moment, score)
 
     def restore_agent(self, like: AgentState) -> AgentState:
-        """The agent of the checkpoint that the run goes on from."""
+        """The agent of the checkpoint that the run goes on from; newer checkpoints are removed."""
         assert self._resume_from is not None
-        return self._checkpoints.restore_agent(self._resume_from, like)
+        agent = self._checkpoints.restore_agent(self._resume_from, like)
+        self._checkpoints.forget_after(self._resume_from)
+        return agent
 
     def finish(self, policies: dict[bool, Policy], params: ActingParams) -> None:
         """The evaluation of the agent at the end, on seeds that training never saw, with JSON, video and curves.
@@ -184,8 +186,6 @@ class SeedRun:
         self.replay.rng.bit_generator.state = host["replay_rng"]
         self.episodes.recent.extend(host["recent_returns"])
         self.moment = self._checkpoints.restore_moment(frames, self.replay)
-        if self.moment:
-            self.episodes.total, self.episodes.length = self.moment["episodes/total"], self.moment["episodes/length"]
         truncate(self.folder, frames)
 
 

@@ -175,7 +175,7 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
     programs: dict[str, tuple[Callable, tuple]] = {
         "observe scan": (jax.value_and_grad(observe, has_aux=True), (model, key, batch)),
         "representation and heads": (
-            jax.value_and_grad(heads, argnums=(0, 1)),
+            jax.value_and_grad(heads, argnums=(0, 5)),
             (model, embed, state.slow_encoder, key, batch, states),
         ),
         "optimiser": (optimise, (state, params)),

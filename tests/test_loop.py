@@ -411,7 +411,7 @@ def test_rows_and_records_of_a_killed_run_are_forgotten(stopped_run, without_lea
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(finished_run, tmp_path, without_learning):
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     shutil.rmtree(run / "videos")
-    config = tiny_config(tmp_path, train__frames=200, train__eval_every=80)
+    config = tiny_config(tmp_path, precision="float32", train__frames=200, train__eval_every=80)
     write_yaml(config, run / "config.yaml")
     loop.resume(run)
     assert column(rows_of(run, "eval"), "frames") == [80, 160, 200]
@@ -506,7 +506,7 @@ def test_latents_are_stored_and_saved_with_the_records(tmp_path):
 
 def test_a_run_with_replay_context_learns_and_resumes(tmp_path):
     """Updates start when 16 windows of 9 records exist, at record 24; the queue goes on after a resumption."""
-    config = tiny_config(tmp_path, **{"replay.context": 1, "replay.online": True, "train.frames": 60})
+    config = tiny_config(tmp_path, precision="float32", **{"replay.context": 1, "replay.online": True, "train.frames": 60})
     run = loop.train(config)
     assert saved_host(run)["counters"]["updates"] == 1 + (71 - 24) // 4
     write_yaml(config.model_copy(update={"train": config.train.model_copy(update={"frames": 90})}), run / "config.yaml")

@@ -7,12 +7,16 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from dreamer_jax.envs.errors import EnvError
+
+MAX_ACTIONS = 100_000  # of an episode that can be repeated; others are begun anew
+
 
 @dataclass(frozen=True)
 class EpisodeState:
     """Where an environment is: in the episode `number` of its `seed`, after `actions` f32[T, A].
 
-    `digest` tells the observation there from another.
+    `digest` tells what it has shown so far from anything else.
     """
 
     seed: int
@@ -39,21 +43,25 @@ class SeededEpisodes(gymnasium.Wrapper):
         self.continued: EpisodeState | None = None
         self._seed, self._number = seed, -1
         self._actions: list[np.ndarray] = []
-        self._obs: dict[str, np.ndarray] = {}
+        self._shown = hashlib.sha256()  # every observation, reward and flag of the episode
         self._over = False  # at its end since `continued`, of which the vectoriser does not know
 
     @property
     def episode(self) -> EpisodeState:
         """What has been played of the current episode."""
-        actions = np.stack(self._actions) if self._actions else np.zeros((0, *(self.action_space.shape or ())), np.float32)
-        return EpisodeState(self._seed, self._number, actions, _digest(self._obs))
+        known = 0 < len(self._actions) <= MAX_ACTIONS
+        actions = np.stack(self._actions) if known else np.zeros((0, *(self.action_space.shape or ())), np.float32)
+        return EpisodeState(self._seed, self._number, actions, self._shown.hexdigest())
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         state, self.continued = self.continued, None
         if state is not None:
             self._seed, self._number = state.seed, state.number - 1
-            obs, info = self._play(state)
-            if _digest(obs) == state.digest:
+            try:
+                obs, info = self._play(state)
+            except EnvError:  # it refuses what it took before
+                return self._begin()
+            if self._shown.hexdigest() == state.digest:
                 return obs, info
         return self._begin()
 
@@ -61,15 +69,22 @@ class SeededEpisodes(gymnasium.Wrapper):
         if self._over:
             obs, info = self._begin()
             return obs, 0.0, False, False, info
-        self._actions.append(np.array(action, np.float32))
-        self._obs, reward, terminated, truncated, info = self.env.step(action)
-        return self._obs, reward, terminated, truncated, info
+        if len(self._actions) <= MAX_ACTIONS:
+            self._actions.append(np.array(action, np.float32))
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._note(obs, np.array([reward, terminated, truncated], np.float64))
+        return obs, reward, terminated, truncated, info
 
     def _begin(self):
         self._number += 1
-        self._actions, self._over = [], False
-        self._obs, info = self.env.reset(seed=episode_seed(self._seed, self._number))
-        return self._obs, info
+        self._actions, self._over, self._shown = [], False, hashlib.sha256()
+        obs, info = self.env.reset(seed=episode_seed(self._seed, self._number))
+        self._note(obs)
+        return obs, info
+
+    def _note(self, obs: dict[str, np.ndarray], *rest: np.ndarray) -> None:
+        for values in (*(obs[name] for name in sorted(obs)), *rest):
+            self._shown.update(np.ascontiguousarray(values).data)
 
     def _play(self, state: EpisodeState):
         """Plays an episode's actions, as far as it goes."""
@@ -81,11 +96,3 @@ class SeededEpisodes(gymnasium.Wrapper):
             obs, reward, terminated, truncated, info = self.step(action)
         self._over = terminated or truncated
         return obs, {**info, "continued": True, "reward": reward, "terminated": terminated, "truncated": truncated}
-
-
-def _digest(obs: dict[str, np.ndarray]) -> str:
-    """The same for the same observations, to the bit."""
-    digest = hashlib.sha256()
-    for name in sorted(obs):
-        digest.update(name.encode() + np.ascontiguousarray(obs[name]).tobytes())
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The one error of this package, and how foreign errors become one line."""
+"""The errors of this package, and how foreign errors become one line."""
 
 import traceback
 from pathlib import Path
@@ -6,6 +6,10 @@ from pathlib import Path
 
 class EnvError(ValueError):
     """An environment that cannot be used. The message is one line for the user."""
+
+
+class ActionError(EnvError):
+    """An action that no environment can take: the agent is at fault."""
 
 
 def one_line(error: BaseException) -> str:

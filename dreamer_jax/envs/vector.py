@@ -14,6 +14,7 @@ This is gymnasium's NEXT_STEP autoreset: the terminal observation o_3 is a recor
 import multiprocessing
 import os
 import signal
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 from dreamer_jax.config import EnvConfig
 from dreamer_jax.envs.canonical import make_env
 from dreamer_jax.envs.episodes import EpisodeState, SeededEpisodes
-from dreamer_jax.envs.errors import EnvError
+from dreamer_jax.envs.errors import ActionError, EnvError
 from dreamer_jax.spaces import ActionSpec, ObsSpecs
 
 _CLOSE_SECONDS = 10.0  # what a process gets to finish its step before it is terminated
@@ -129,13 +130,14 @@ class VectorEnv:
         """Takes one decision f32[E, A] everywhere; where the last record was is_last, it is ignored and a reset follows.
 
         Raises:
-          EnvError: an action of the wrong shape or not finite, or an environment that breaks its promises.
+          ActionError: an action of the wrong shape or not finite.
+          EnvError: an environment that breaks its promises.
         """
         expected = (self.num_envs, self.action_spec.size)
         if action.shape != expected:
-            raise EnvError(f"{self._name}: the action has shape {list(action.shape)}; {list(expected)} was expected")
+            raise ActionError(f"{self._name}: the action has shape {list(action.shape)}; {list(expected)} was expected")
         if not np.isfinite(action).all():
-            raise EnvError(f"{self._name}: the action holds NaN or infinity; the agent's parameters have probably diverged")
+            raise ActionError(f"{self._name}: the action holds NaN or infinity; the agent's parameters have probably diverged")
         try:
             obs, reward, terminated, truncated, infos = self._vector.step(action)
         except (EOFError, OSError) as error:
@@ -182,6 +184,7 @@ class _Workers(AsyncVectorEnv):
         super().__init__(*args, **kwargs)
         for process in self.processes:
             process.terminate = process.kill  # which is what gymnasium calls
+        weakref.finalize(self, _kill, self.processes)  # at exit Python would wait for them
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
         errors = [self.error_queue.get() for success in successes if not success]
@@ -203,8 +206,17 @@ def _make_in_worker(config: EnvConfig, seed: int, main_process: int) -> gymnasiu
     """`_make` in a process that leaves signals to stop to the main one, which can then do so in good order."""
     if os.getpid() != main_process:  # gymnasium makes one in the main process too, to read its spaces
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, _leave)
     return _make(config, seed)
+
+
+def _leave(number: int, frame: Any) -> None:
+    """Does nothing; unlike SIG_IGN it is not inherited by the programs that an environment starts."""
+
+
+def _kill(processes: Sequence[Any]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _dead_process(name: str, error: BaseException) -> EnvError:
