@@ -422,14 +422,14 @@ def test_a_real_run_is_interrupted_and_resumed(tmp_path, monkeypatch, compilatio
     assert first.returncode == 130, first
     assert statuses(output) == {"parent_interrupted 0": "to resume"}
     [run] = results_of(output)["runs"]
-    assert (run["frames"], run["updates"], run["error"]) == (43, 8, None)
+    assert (run["frames"], run["updates"], run["error"]) == (40, 7, None)  # of the last row; the next one was begun
     assert "Stopped at frame 43" in (output / "logs" / "import_counting_parent_interrupted-0.log").read_text()
     assert "runs: 0 finished, 1 to resume, 0 to start" in call("--dry-run").stdout
 
     second = call()
     assert (second.returncode, second.stderr) == (0, "")
     [run] = results_of(output)["runs"]
-    assert (run["status"], run["frames"], run["decisions"], run["updates"]) == ("finished", 62, 62, 8 + 22 // 4)
+    assert (run["status"], run["frames"], run["decisions"], run["updates"]) == ("finished", 62, 62, 1 + (62 + 12 - 23) // 4)
     assert run["curve"] == [15.0] * 12
     assert run["last_bin"] == run["deterministic"]["return_mean"] == run["sampled"]["return_mean"] == 15
     assert run["deterministic"]["episodes"] == 3
