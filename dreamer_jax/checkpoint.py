@@ -149,15 +149,12 @@ class Checkpoints:
             )
         return host
 
-    def check_config(self, frames: int, config: Config) -> None:
+    def check_config(self, frames: int, host: dict[str, Any], config: Config) -> None:
         """Raises CheckpointError where the checkpoint was saved under other settings than `config`, with a list of them.
 
-        Length of the run, logs, folders and device may differ.
+        Length of the run, logs, folders and device may differ. Checkpoints of before settings were saved pass.
         """
-        saved = self.restore_host(frames).get("config")
-        if saved is None:
-            return
-        was, now = _flat(saved), _flat(config.model_dump(by_alias=True))
+        was, now = _flat(host.get("config", {})), _flat(config.model_dump(by_alias=True))
         differing = [
             f"{name}: {was[name]} in the checkpoint, {now[name]} in config.yaml"
             for name in sorted(was.keys() & now.keys())  # others came or went with a version

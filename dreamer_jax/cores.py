@@ -16,7 +16,7 @@ class BlockGRU(nn.Module):
 
     @nn.compact
     def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
-        """The three gates are split inside each block, and the reset gate multiplies the candidate's pre-activation."""
+        """The three gates are split inside each block."""
         c, dtype = self.config, self.style.dtype
         action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action)))
         parts = {"deter_in": deter, "stoch_in": stoch, "action_in": action}
@@ -30,15 +30,12 @@ class BlockGRU(nn.Module):
         for gates, old in zip(
             BlockLinear(3 * c.deter, c.blocks, dtype, name="gates")(x), jnp.split(deter, c.blocks, axis=-1), strict=True
         ):
-            reset, candidate, update = jnp.split(gates, 3, axis=-1)
-            candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
-            update = nn.sigmoid(update - 1)
-            new.append(update * candidate + (1 - update) * old)
+            new.append(_gate(gates, old))
         return jnp.concatenate(new, -1)
 
 
 class LayerNormGRU(nn.Module):
-    """V2's recurrent core: one dense layer on inputs and h, a LayerNorm over all three gates, update bias -1."""
+    """V2's recurrent core: one dense layer on inputs and h, a LayerNorm over all three gates."""
 
     config: ModelConfig
     style: Style
@@ -51,10 +48,7 @@ class LayerNormGRU(nn.Module):
         x = jnp.concatenate([MLP(1, c.hidden, self.style, name="inputs")(x), deter], -1)
         gates = Linear(3 * c.deter, dtype=dtype, name="gates")(x)
         gates = nn.LayerNorm(epsilon=1e-3, dtype=dtype, name="norm")(gates)
-        reset, candidate, update = jnp.split(gates, 3, axis=-1)
-        candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
-        update = nn.sigmoid(update - 1)
-        return update * candidate + (1 - update) * deter
+        return _gate(gates, deter)
 
 
 class GRU(nn.Module):
@@ -82,6 +76,17 @@ class Feedforward(nn.Module):
     def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
         x = jnp.concatenate([stoch.astype(self.style.dtype), action.astype(self.style.dtype)], -1)
         return MLP(1, deter.shape[-1], self.style, name="inputs")(x)
+
+
+def _gate(gates: jax.Array, old: jax.Array) -> jax.Array:
+    """V2's and V3's GRU from its three gates [.., 3D] and the old state [.., D] -> [.., D].
+
+    The reset gate multiplies the candidate's pre-activation; the update gate has a bias of -1.
+    """
+    reset, candidate, update = jnp.split(gates, 3, axis=-1)
+    candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
+    update = nn.sigmoid(update - 1)
+    return update * candidate + (1 - update) * old
 
 
 CORES = {"block_gru": BlockGRU, "layer_norm_gru": LayerNormGRU, "gru": GRU, "feedforward": Feedforward}

@@ -132,6 +132,7 @@ class TruncatedNormal(tfd.TruncatedNormal):
     """
 
     def _sample_n(self, n: int, seed: jax.Array) -> jax.Array:
+        """n draws f32[n, ..] for loc and scale f32[..]: the inverse of the cumulative distribution at uniform numbers."""
         loc, width = jnp.asarray(self.loc), jnp.asarray(self.scale) * math.sqrt(2)
         low, high = erf((-1 - loc) / width), erf((1 - loc) / width)
         place = low + jax.random.uniform(seed, (n, *loc.shape)) * (high - low)

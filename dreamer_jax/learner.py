@@ -97,8 +97,10 @@ class Learner:
         return [{name: float(sums[i]) / count for name, sums in fetched.items()} for i in range(len(self._replays))]
 
     def pending(self, index: int) -> dict[str, np.ndarray]:
-        """What one seed has on the way between two updates, by name: parameters that act, latents to be written back, sums of
-        metrics. Waits for the device; changes nothing.
+        """What one seed has on the way between two updates, by name. Waits for the device; changes nothing.
+
+        "acting/<leaf>" of the parameters that act; "metrics/<name>" f32[], sums over "summed" updates; of the latents to be
+        written back, where there are some, "latents/env", "latents/first" [B], "latents/deter", "latents/stoch" [B, T, ...].
         """
         acting = jax.tree.leaves(jax.device_get(jax.tree.map(lambda x: x[index], self.acting)))
         found = {f"acting/{i}": leaf for i, leaf in enumerate(acting)}

@@ -361,7 +361,11 @@ class _Training:
         self.save_due = time.monotonic() + 60 * self.config.train.checkpoint_minutes
 
     def _moment(self, index: int) -> dict[str, np.ndarray]:
-        """What a run has on the way: see `SeedRun.save`."""
+        """What a run has on the way, by name.
+
+        "carry/<leaf>" [E, ...] of the policy's carry; "prev_action" f32[E, A]; "env/<i>/<field>" of each environment's
+        `EpisodeState`; and what `Learner.pending` gives.
+        """
         moment = self.learner.pending(index)
         leaves = jax.tree.leaves(jax.device_get(jax.tree.map(lambda x: x[index], self.carry)))
         moment |= {f"carry/{i}": leaf for i, leaf in enumerate(leaves)}
@@ -380,10 +384,12 @@ class _Training:
         # A run that had ended before the others lacks what came later, and has no more need of it.
         lead = moments[self.runs.index(self._lead)]
         shared = {name: value for name, value in lead.items() if name == "summed" or name.startswith(("metrics/", "latents/"))}
-        self.learner.restore_pending([{**moment, **({} if run.active else shared)} for run, moment in zip(self.runs, moments)])
+        pending = []
         for run, moment in zip(self.runs, moments, strict=True):
+            pending.append(moment if run.active else moment | shared)
             run.episodes.total, run.episodes.length = moment["episodes/total"], moment["episodes/length"]
             run.moment = None
+        self.learner.restore_pending(pending)
         leaves = [
             np.stack([moment[f"carry/{i}"].view(leaf.dtype) for moment in moments])
             for i, leaf in enumerate(jax.tree.leaves(carry))
@@ -403,7 +409,7 @@ class _Training:
 def _episode(moment: dict[str, np.ndarray], index: int) -> EpisodeState:
     """What an environment was playing at a moment."""
     seed, number, actions, digest = (moment[f"env/{index}/{name}"] for name in ("seed", "number", "actions", "digest"))
-    return EpisodeState(int(seed), int(number), actions, str(digest))
+    return EpisodeState(int(seed), int(number), actions, int(digest))
 
 
 @contextlib.contextmanager

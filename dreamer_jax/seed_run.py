@@ -124,7 +124,13 @@ class SeedRun:
     def save(
         self, agent: AgentState, train_ratio: float | None, moment: dict[str, np.ndarray] | None, score: float | None = None
     ) -> None:
-        """Writes a checkpoint; `score` is an evaluation's mean return."""
+        """Writes a checkpoint.
+
+        Args:
+          train_ratio: where the count of updates stands [records].
+          moment: what an exact continuation needs beside it, arrays by name; None in the midst of a step.
+          score: mean return of the evaluation that comes with it.
+        """
         self.counters.wall_seconds = time.monotonic() - self._started
         if moment is not None:
             moment = {**moment, "episodes/total": self.episodes.total, "episodes/length": self.episodes.length}
@@ -177,8 +183,8 @@ class SeedRun:
 
     def _restore(self, frames: int) -> None:
         """Puts back counters, train ratio, replay and, where it was saved, the moment."""
-        self._checkpoints.check_config(frames, self.config)
         host = self._checkpoints.restore_host(frames)
+        self._checkpoints.check_config(frames, host, self.config)
         self.counters = Counters(**host["counters"])
         self.train_ratio = host["train_ratio"]
         self._checkpoints.restore_replay(self.replay, host["replay_end"])
