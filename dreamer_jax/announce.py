@@ -1,14 +1,14 @@
 """What a run says before it starts. Imports no JAX."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from dreamer_jax.config import Config
+from dreamer_jax.memory import MIB, available_memory
 from dreamer_jax.replay import predict_bytes
 from dreamer_jax.runs import versions
 from dreamer_jax.spaces import ActionSpec, LatentSpec, ObsSpecs
-
-MIB = 2**20
 
 
 def predicted_updates(config: Config) -> int:
@@ -56,12 +56,37 @@ def describe_run(
         "budget": f"{config.train.frames:,} frames = {config.train.frames // config.env.action_repeat:,} decisions, "
         f"about {predicted_updates(config):,} updates{together}",
         "replay": f"{replay.capacity:,} steps, {memory / MIB:,.1f} MiB when full, {used / MIB:,.1f} MiB with this budget"
-        + together,
+        f"{together}, {'on' if replay.storage == 'disk' else 'in'} {replay.storage}",
+        **_warning(config, memory, used, len(seeds)),
         "run folder": "\n".join(map(str, runs)) or "none: a dry run",
     }
     width = max(map(len, rows))
     indent = "\n" + " " * (width + 2)
     return "\n".join(f"{name:<{width}}  {indent.join(value.splitlines())}" for name, value in rows.items())
+
+
+def _warning(config: Config, full: int, used: float, seeds: int) -> dict[str, str]:
+    """What will not fit: the replay with this budget into memory, or the run folders on their disk. Sizes in bytes a seed."""
+    on_disk, lines = config.replay.storage == "disk", []
+    if not on_disk and seeds * used > (free := available_memory()):
+        lines.append(
+            f"the replay will take {seeds * used / MIB:,.0f} MiB of memory, and {free / MIB:,.0f} are available: "
+            "set replay.storage to disk, or lower replay.capacity"
+        )
+    # Checkpoints hold every record in files of their own.
+    needed = seeds * (used + (full if on_disk else 0))
+    free = shutil.disk_usage(_existing(Path(config.runs))).free
+    if needed > free:
+        lines.append(
+            f"the replay will take {needed / MIB:,.0f} MiB on disk, and {free / MIB:,.0f} are free in {config.runs}: "
+            "lower replay.capacity, or choose another folder with --runs"
+        )
+    return {"WARNING": "\n".join(lines)} if lines else {}
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the first one above it that exists."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
 
 
 def name_seeds(seeds: Sequence[int]) -> str:

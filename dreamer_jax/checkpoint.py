@@ -12,7 +12,6 @@ moment a run goes on as well, with new episodes. Every file is written beside it
 
 import contextlib
 import logging
-import os
 import re
 import zipfile
 from pathlib import Path
@@ -25,7 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from dreamer_jax.config import Config
 from dreamer_jax.replay import Replay, ReplayError
-from dreamer_jax.runs import CheckpointError
+from dreamer_jax.runs import CheckpointError, write_arrays
 from dreamer_jax.types import AgentState
 
 # Orbax logs through absl, and warns of every checkpoint without a score and of every folder opened for reading.
@@ -33,7 +32,9 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 
 SEGMENT = re.compile(r"(\d+)-(\d+)\.npz")
 FORMAT = 2  # of `host`; 1 had no configuration
-FREE_SECTIONS = ("train", "runs", "device")  # of a configuration, which a run may go on with changed
+FREE = ("train", "runs", "device", "replay.storage")  # sections and settings that a run may go on with changed
+PIECE = 4096  # records whose latents are read at once
+SEGMENT_BYTES = 2**28  # a longer stretch of records is written in several segments: it is in memory a second time for that
 
 
 class Checkpoints:
@@ -152,13 +153,13 @@ class Checkpoints:
     def check_config(self, frames: int, host: dict[str, Any], config: Config) -> None:
         """Raises CheckpointError where the checkpoint was saved under other settings than `config`, with a list of them.
 
-        Length of the run, logs, folders and device may differ. Checkpoints of before settings were saved pass.
+        `FREE` ones may differ. Checkpoints of before settings were saved pass.
         """
         was, now = _flat(host.get("config", {})), _flat(config.model_dump(by_alias=True))
         differing = [
             f"{name}: {was[name]} in the checkpoint, {now[name]} in config.yaml"
             for name in sorted(was.keys() & now.keys())  # others came or went with a version
-            if name.partition(".")[0] not in FREE_SECTIONS and was[name] != now[name]
+            if not {name, name.partition(".")[0]} & set(FREE) and was[name] != now[name]
         ]
         if differing:
             path = self.run / "checkpoints" / str(frames)
@@ -176,10 +177,8 @@ class Checkpoints:
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
-                latents = {name: file[f"replay/{name}"] for name in replay.latents()}
                 moment = {name: file[name] for name in file.files if not name.startswith("replay/")}
-            for name, values in replay.latents().items():
-                values[:] = latents[name]
+                _read_into(replay.latents(), file.zip)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())[:300]
             print(f"{path} cannot be read: {reason}. The run goes on with new episodes", flush=True)
@@ -238,10 +237,13 @@ class Checkpoints:
         """Writes only the records that no segment holds yet, and drops segments that the ring has overwritten."""
         folder = self.run / "replay"
         folder.mkdir(exist_ok=True)
-        begin = max(self._saved_records, replay.added - replay.length)
-        if begin < replay.added:
-            _write_arrays(folder / f"{begin:012d}-{replay.added:012d}.npz", replay.read(begin, replay.added))
-            self._saved_records = replay.added
+        self._saved_records = max(self._saved_records, replay.added - replay.length)
+        step_bytes = sum(values.nbytes for values in replay.storage.values()) // replay.length
+        while self._saved_records < replay.added:
+            begin = self._saved_records
+            end = min(replay.added, begin + max(1, SEGMENT_BYTES // step_bytes))
+            write_arrays(folder / f"{begin:012d}-{end:012d}.npz", replay.read(begin, end))
+            self._saved_records = end
         oldest_kept = self._oldest_needed(replay)
         for _, end, path in self._segments():
             if end <= oldest_kept:
@@ -260,7 +262,7 @@ class Checkpoints:
             path.unlink()
         if moment is not None:
             latents = {f"replay/{name}": values for name, values in replay.latents().items()}
-            _write_arrays(self._moment(frames), {**moment, **latents})
+            write_arrays(self._moment(frames), {**moment, **latents})
 
     def _oldest_needed(self, replay: Replay) -> int:
         """First record that any kept checkpoint may still ask for."""
@@ -272,15 +274,26 @@ def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
 
 
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays through a temporary file; bfloat16, which NumPy does not know, as its bits."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        plain = {name: values.view(np.uint16) if values.dtype.kind == "V" else values for name, values in arrays.items()}
-        np.savez(file, **plain)  # pyright: ignore[reportArgumentType]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def _read_into(latents: dict[str, np.ndarray], archive: zipfile.ZipFile) -> None:
+    """Reads the replay's latents from a moment, in pieces: they may take more memory than there is.
+
+    Raises:
+      ValueError: they are damaged or of other shapes; nothing has been changed then.
+    """
+    if damaged := archive.testzip():
+        raise ValueError(f"{damaged} is damaged")
+    with contextlib.ExitStack() as stack:
+        streams = {name: stack.enter_context(archive.open(f"replay/{name}.npy")) for name in latents}
+        for name, values in latents.items():
+            np.lib.format.read_magic(streams[name])
+            shape, _, dtype = np.lib.format.read_array_header_1_0(streams[name])
+            if (shape, dtype) != (values.shape, values.dtype):
+                raise ValueError(f"{name} is {dtype}{list(shape)}; {values.dtype}{list(values.shape)} was expected")
+        for name, values in latents.items():
+            for of_env in values:
+                for begin in range(0, len(of_env), PIECE):
+                    piece = of_env[begin : begin + PIECE]
+                    piece[:] = np.frombuffer(streams[name].read(piece.nbytes), values.dtype).reshape(piece.shape)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -304,6 +304,9 @@ class ReplayConfig(_Section):
     """Replayed sequences and how often they are used."""
 
     capacity: int = Field(default=5_000_000, ge=2, description="steps held over all environments [records]")
+    storage: Literal["memory", "disk"] = Field(
+        default="memory", description="where they are held: disk is the run folder's [choice]"
+    )
     batch_size: int = Field(default=16, ge=1, description="sequences in a batch B [count]")
     batch_length: int = Field(default=64, ge=2, description="length of a sequence T [records]")
     train_ratio: float = Field(default=32.0, gt=0, description="replayed steps trained per record collected [ratio]")
@@ -328,6 +331,9 @@ class TrainConfig(_Section):
     final_episodes: int = Field(default=100, ge=1, description="episodes of the evaluation at the end [episodes]")
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="longest time between checkpoints [minutes]")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept beside the best [count]")
+    refused_limit: int = Field(
+        default=10, ge=0, description="updates that are not finite, and so left out, before a run stops [updates]"
+    )
     tensorboard: bool = Field(default=True, description="write TensorBoard events [true/false]")
     wandb: bool = Field(default=False, description="log to Weights & Biases; needs `pip install wandb` [true/false]")
     video: bool = Field(default=True, description="write a video of one evaluation episode [true/false]")

@@ -4,7 +4,9 @@ It trains the agents of N seeds at once. Every array here has their axis in fron
 is this axis that is split over them.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,7 +21,30 @@ from dreamer_jax.replay import Replay, Sequences
 from dreamer_jax.train_step import acting_params, compile_train_step
 from dreamer_jax.types import ActingParams, AgentState, Batch, LatentState, Metrics, StoredLatent
 
-Place = tuple[np.ndarray, np.ndarray]  # environment [B] and first record [B] of sampled windows
+
+@dataclass(frozen=True)
+class Refused:
+    """An update of one seed that was left out: its number, its batch, and the metrics f32[] that it would have had."""
+
+    index: int  # of the seed
+    step: int
+    sequences: Sequences
+    metrics: dict[str, np.ndarray]
+
+
+@dataclass
+class _Update:
+    """The last update that was dispatched: where its batches come from, and what it answers, still on the device.
+
+    env, first i64[N, B]; metrics {name: f32[N]}; latents [N, B, T] where the replay holds some; sequences of each seed,
+    until it is known whether the update was refused.
+    """
+
+    env: np.ndarray
+    first: np.ndarray
+    metrics: Metrics
+    latents: StoredLatent | None
+    sequences: list[Sequences]
 
 
 class Learner:
@@ -27,11 +52,14 @@ class Learner:
 
     `acting` are the parameters for the policy: those from before the newest update. They are ready while that update is
     still running, so acting never waits for it, and which parameters they are does not depend on timing. In the same way
-    the latents of an update go back into the replay when the next one has been dispatched.
+    the latents of an update go back into the replay when the next one has been dispatched; those of a refused one do not.
 
     Args:
       states: an agent for each seed, without the axis.
       replays: a replay for each seed.
+
+    Attributes:
+      refused: updates that were left out since the list was last emptied, by whoever reads it.
     """
 
     def __init__(self, nets: Networks, config: Config, states: Sequence[AgentState], replays: Sequence[Replay]) -> None:
@@ -43,13 +71,15 @@ class Learner:
         self._train_step = compile_train_step(nets, config, len(states))
         # A copy: the state itself is donated to the next update.
         self._copy = jax.jit(lambda state: jax.tree.map(jnp.copy, acting_params(state)))
-        self._add = jax.jit(lambda total, row: jax.tree.map(jnp.add, total, row), donate_argnums=0)
+        self._sum = jax.jit(_sum, donate_argnums=0)
         self._from_stored = jax.jit(nets.latent.from_stored)
         self._to_stored = jax.jit(nets.latent.to_stored)
         self._zero_state = self._place(rssm.initial_state(nets, (len(states), self._batch_size)))
         self._metrics: Metrics | None = None  # sums since they were last fetched
         self._summed = 0
-        self._latents: tuple[list[Place], StoredLatent] | None = None
+        self._dispatched = np.array([int(state.step) for state in states])
+        self._last: _Update | None = None
+        self.refused: list[Refused] = []
         self.acting = self.newest()
 
     def update(self, count: int) -> None:
@@ -59,24 +89,44 @@ class Learner:
             if not remaining:
                 self.acting = self.newest()
             self.state, metrics, latents = self._train_step(self.state, batch)
-            self._metrics = metrics if self._metrics is None else self._add(self._metrics, metrics)
+            self._metrics = self._sum(self._metrics, metrics)
             self._summed += 1
-            if self._replays[0].latent:
-                self.write_back()
-                self._latents = [(row.env, row.first) for row in sequences], self._to_stored(latents)
+            self.settle()
+            stored = self._to_stored(latents) if self._replays[0].latent else None
+            env, first = (np.stack([getattr(row, name) for row in sequences]) for name in ("env", "first"))
+            self._last = _Update(env, first, metrics, stored, sequences)
+            self._dispatched += 1
 
     def sample(self) -> tuple[list[Sequences], Batch]:
         """The next batches as the replays give them, and on the device."""
         sequences = [replay.sample(self._batch_size) for replay in self._replays]
         return sequences, self._to_batch(sequences)
 
-    def write_back(self) -> None:
-        """Puts the latents of the last update into the replays; waits for it."""
-        if self._latents is not None:
-            fetched = jax.device_get(self._latents[1])
-            for i, (replay, place) in enumerate(zip(self._replays, self._latents[0], strict=True)):
-                replay.write_latents(*place, fetched.deter[i], fetched.stoch[i])
-            self._latents = None
+    def settle(self) -> None:
+        """Puts the latents of the last update into the replays, unless it was refused; waits for it."""
+        if self._last is None:
+            return
+        refused = self.notice()
+        if self._last.latents is not None:
+            fetched = jax.device_get(self._last.latents)
+            for i, replay in enumerate(self._replays):
+                if not refused[i]:
+                    replay.write_latents(self._last.env[i], self._last.first[i], fetched.deter[i], fetched.stoch[i])
+        self._last = None
+
+    def notice(self) -> np.ndarray:
+        """Whether the last update was refused, bool[N]; puts it among `refused` if it was. Waits for it."""
+        update = self._last
+        if update is None:
+            return np.zeros(len(self._replays), bool)
+        refused = np.asarray(update.metrics["refused"]) > 0
+        if update.sequences and refused.any():
+            metrics = jax.device_get(update.metrics)
+            for i in np.flatnonzero(refused):
+                own = {name: values[i] for name, values in metrics.items()}
+                self.refused.append(Refused(int(i), int(self._dispatched[i]) - 1, update.sequences[i], own))
+        update.sequences = []
+        return refused
 
     def fetch_latent(self, latent: LatentState) -> StoredLatent:
         """The latents that acting just computed, as NumPy arrays in the replay's form."""
@@ -91,26 +141,36 @@ class Learner:
         return jax.tree.map(lambda x: x[index], self.state)
 
     def fetch_metrics(self) -> list[dict[str, float]]:
-        """Means over the updates since the last call, for each seed; empty if there were none. Waits for the device."""
+        """Means over the updates since the last call, for each seed; empty if there were none. Waits for the device.
+
+        "refused_updates" counts those that were left out, here too.
+        """
         fetched, count = jax.device_get(self._metrics or {}), self._summed
         self._metrics, self._summed = None, 0
-        return [{name: float(sums[i]) / count for name, sums in fetched.items()} for i in range(len(self._replays))]
+        rows = []
+        for i in range(len(self._replays)):
+            own = {name: float(sums[i]) for name, sums in fetched.items()}
+            refused = own.pop("refused", 0.0)
+            taken = count - refused or math.nan
+            rows.append({name: total / taken for name, total in own.items()} | ({"refused_updates": refused} if count else {}))
+        return rows
 
     def pending(self, index: int) -> dict[str, np.ndarray]:
         """What one seed has on the way between two updates, by name. Waits for the device; changes nothing.
 
         "acting/<leaf>" of the parameters that act; "metrics/<name>" f32[], sums over "summed" updates; of the latents to be
-        written back, where there are some, "latents/env", "latents/first" [B], "latents/deter", "latents/stoch" [B, T, ...].
+        written back, where there are some, "latents/env", "latents/first" [B], "latents/deter", "latents/stoch" [B, T, ...]
+        and "latents/refused" f32[].
         """
         acting = jax.tree.leaves(jax.device_get(jax.tree.map(lambda x: x[index], self.acting)))
         found = {f"acting/{i}": leaf for i, leaf in enumerate(acting)}
         found |= {f"metrics/{name}": sums[index] for name, sums in jax.device_get(self._metrics or {}).items()}
         found["summed"] = np.array(self._summed)
-        if self._latents is not None:
-            places, stored = self._latents
-            env, first = places[index]
-            found |= {"latents/env": env, "latents/first": first}
+        if self._last is not None and self._last.latents is not None:
+            stored = self._last.latents
+            found |= {"latents/env": self._last.env[index], "latents/first": self._last.first[index]}
             found |= {"latents/deter": np.asarray(stored.deter[index]), "latents/stoch": np.asarray(stored.stoch[index])}
+            found["latents/refused"] = np.float32(self.notice()[index])
         return found
 
     def restore_pending(self, saved: Sequence[dict[str, np.ndarray]]) -> None:
@@ -123,9 +183,10 @@ class Learner:
         sums = {name.removeprefix("metrics/"): np.stack([of_seed[name] for of_seed in saved]) for name in names}
         self._metrics, self._summed = self._place(sums) if sums else None, int(saved[0]["summed"])
         if "latents/env" in saved[0]:
-            places = [(of_seed["latents/env"], of_seed["latents/first"]) for of_seed in saved]
-            deter, stoch = (np.stack([of_seed[f"latents/{name}"] for of_seed in saved]) for name in ("deter", "stoch"))
-            self._latents = places, StoredLatent(*self._place((deter, stoch)))
+            names = ("env", "first", "deter", "stoch", "refused")
+            env, first, deter, stoch, refused = (np.stack([of_seed[f"latents/{name}"] for of_seed in saved]) for name in names)
+            deter, stoch, refused = self._place((deter, stoch, refused))
+            self._last = _Update(env, first, {"refused": refused}, StoredLatent(deter, stoch), [])
 
     def _to_batch(self, sequences: list[Sequences]) -> Batch:
         """Moves sampled sequences to the device."""
@@ -145,6 +206,12 @@ class Learner:
 
     def _place(self, tree: Any) -> Any:
         return jax.device_put(tree, self._sharding)
+
+
+def _sum(total: Metrics | None, row: Metrics) -> Metrics:
+    """Adds a row of metrics f32[N] to their sums; of a refused update only that it was refused."""
+    counted = {name: jnp.where((row["refused"] > 0) & (name != "refused"), 0, value) for name, value in row.items()}
+    return counted if total is None else jax.tree.map(jnp.add, total, counted)
 
 
 def _stack(trees: list[Any]) -> Any:

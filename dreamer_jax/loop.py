@@ -23,11 +23,12 @@ from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.envs import ActionError, EnvError, EpisodeState, Step, VectorEnv, env_seeds, make_vector_env
 from dreamer_jax.evaluation import Policy, read_specs
 from dreamer_jax.learner import Learner
+from dreamer_jax.memory import MIB, resident_memory
 from dreamer_jax.metrics import Progress
 from dreamer_jax.networks import Networks, build_networks, key_layers
 from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay, TrainRatio
-from dreamer_jax.runs import CheckpointError, check_writable, create_run, open_run
+from dreamer_jax.runs import CheckpointError, DivergedError, check_writable, create_run, open_run
 from dreamer_jax.seed_run import SeedRun
 from dreamer_jax.spaces import LatentSpec
 from dreamer_jax.train_step import count_params, init_agent
@@ -182,6 +183,7 @@ class _Training:
                 own.replay.batch_length,
                 own.replay.online,
                 own.seed,
+                folder if own.replay.storage == "disk" else None,
             )
             self.runs.append(SeedRun(own, folder, checkpoints, replay, frames, str(device.device_kind), stack))
         self.active = list(range(len(self.runs)))  # runs with frames left
@@ -222,7 +224,7 @@ class _Training:
                 self._interact()
             except ActionError:  # of an agent that is not worth a checkpoint
                 raise
-            except EnvError:
+            except (EnvError, DivergedError):
                 for i in self.active:
                     self._save(i)
                 raise
@@ -273,6 +275,9 @@ class _Training:
             for i in self.active:
                 self.runs[i].advance(self.step[self._of_seed(i)])
             self.in_step = False
+            self._keep_refused()
+            for i in self.active:
+                self.runs[i].check_refused()
             if log_due(self._frames):
                 self._log_train()
             self._retire()
@@ -336,16 +341,24 @@ class _Training:
         speed = (updates - self.logged[1]) / (now - self.logged[2])
         self.logged = (steps, updates, now)
         rows = self.learner.fetch_metrics()
+        process = {"updates_per_second": speed, "resident_mib": resident_memory() / MIB}
         for i in self.active:
             if rows[i]:
                 run = self.runs[i]
-                run.write("train", {**rows[i], "updates_per_second": speed, "replay_records": len(run.replay)})
+                run.write("train", {**rows[i], **process, "replay_records": len(run.replay)})
         losses = {
             name.removeprefix("loss/"): float(np.mean([rows[i][name] for i in self.active]))
             for name in SHOWN_LOSSES
             if name in rows[self.active[0]]
         }
         self.progress.update(self._frames, updates, speed, [tuple(run.episodes.recent) for run in self.runs], losses)
+
+    def _keep_refused(self) -> None:
+        """Stores the batches of updates that were left out, and says so."""
+        while self.learner.refused:
+            update = self.learner.refused.pop(0)
+            if update.index in self.active:
+                self.progress.print(self.runs[update.index].keep_refused(update))
 
     def _evaluate(self, index: int) -> None:
         """An evaluation on the way, with a checkpoint."""
@@ -357,6 +370,7 @@ class _Training:
     def _save(self, index: int, score: float | None = None) -> None:
         """Saves a run, with all that an exact continuation needs unless this is in the midst of a step of the loop."""
         moment = None if self.in_step else self._moment(index)
+        self._keep_refused()
         self.runs[index].save(self.learner.agent(index), self.ratio.previous, moment, score)
         self.save_due = time.monotonic() + 60 * self.config.train.checkpoint_minutes
 

@@ -1,4 +1,4 @@
-"""Sequence replay in NumPy: one ring of records for each environment, sampled in windows. Imports no JAX.
+"""Sequence replay in NumPy: one ring of records for each environment, in memory or on disk, sampled in windows. Imports no JAX.
 
 Every environment writes one record a step, so all rings move together and one counter describes them. A record holds the
 observation, the action that led to it, the reward received with it, the three flags, and the latent that the policy computed
@@ -8,8 +8,13 @@ there; episodes follow one another.
     used for   latent   training steps 1 to T         its flags and observation are not trained on
 """
 
+import math
+import os
+import tempfile
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -59,6 +64,10 @@ class Replay:
       online: give every record to training soon after it arrives: batches take the newest windows, one after another
         without overlap, before uniform ones.
       seed: seed of the sampling.
+      folder: where the storage lies in files that are mapped into memory and go with the process; None keeps it in memory.
+
+    Raises:
+      ReplayError: too few records for a window, or more than memory or disk can hold.
     """
 
     def __init__(
@@ -71,6 +80,7 @@ class Replay:
         sequence_length: int,
         online: bool,
         seed: int,
+        folder: Path | None = None,
     ) -> None:
         self.length = capacity // num_envs
         self.context = 1 if latent else 0
@@ -89,27 +99,27 @@ class Replay:
         self.rng = np.random.default_rng(seed)
         self._obs_keys = tuple(sorted(obs_specs))
         try:
-            self.storage = self._allocate(obs_specs, action_spec)
-        except MemoryError:
+            self.storage = self._allocate(obs_specs, action_spec, folder)
+        except (MemoryError, OSError):
             size = predict_bytes(obs_specs, action_spec, latent, capacity) / 2**30
-            raise ReplayError(
-                f"replay of {capacity} steps takes {size:.1f} GiB: too much here. Lower replay.capacity"
-            ) from None
+            place = (
+                f"in {folder}" if folder else "in memory; lower replay.capacity, or keep it on disk with replay.storage=disk"
+            )
+            raise ReplayError(f"replay of {capacity} steps takes {size:.1f} GiB: too much {place}") from None
 
-    def _allocate(self, obs_specs: ObsSpecs, action_spec: ActionSpec) -> dict[str, np.ndarray]:
-        """Arrays [num_envs, length, ...] by name. The system gives memory only when records arrive, since np.empty asks so."""
+    def _allocate(self, obs_specs: ObsSpecs, action_spec: ActionSpec, folder: Path | None) -> dict[str, np.ndarray]:
+        """Arrays [num_envs, length, ...] by name. Memory is taken only as records arrive, space on disk at once."""
         shape, latent = (self.num_envs, self.length), self.latent
-        storage: dict[str, np.ndarray] = {
-            f"obs/{name}": np.empty((*shape, *spec.shape), spec.dtype) for name, spec in sorted(obs_specs.items())
+        arrays: dict[str, tuple[tuple[int, ...], np.dtype | type]] = {
+            f"obs/{name}": (spec.shape, spec.dtype) for name, spec in sorted(obs_specs.items())
         }
-        storage["prev_action"] = np.empty((*shape, action_spec.size), np.float32)
-        storage["reward"] = np.empty(shape, np.float32)
-        for flag in FLAGS:
-            storage[flag] = np.empty(shape, bool)
+        arrays |= {"prev_action": ((action_spec.size,), np.float32), "reward": ((), np.float32)}
+        arrays |= dict.fromkeys(FLAGS, ((), bool))
         if latent:
-            storage["latent/deter"] = np.empty((*shape, latent.deter), latent.deter_dtype)
-            storage["latent/stoch"] = np.empty((*shape, latent.stoch), latent.stoch_dtype)
-        return storage
+            arrays["latent/deter"] = (latent.deter,), latent.deter_dtype
+            arrays["latent/stoch"] = (latent.stoch,), latent.stoch_dtype
+        make = partial(_on_disk, folder) if folder else np.empty
+        return {name: make((*shape, *own), dtype) for name, (own, dtype) in arrays.items()}
 
     def __len__(self) -> int:
         """Records held over all environments."""
@@ -255,6 +265,19 @@ class Replay:
         for name, values in self.storage.items():
             values[:, steps] = records[name]
         self.added = begin + count
+
+
+def _on_disk(folder: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """An array in a file of `folder` that has no name, so that nothing is left of it however the process ends.
+
+    Raises:
+      OSError: there is no space for all of it. Found out later, that would end the process without a word.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
 
 
 class TrainRatio:

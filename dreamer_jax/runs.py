@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dreamer_jax.config import Config, ConfigError, parse_config, read_yaml, write_yaml
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "gymnasium", "dm_control", "mujoco", "numpy")
@@ -16,6 +18,10 @@ UNUSABLE_CHECKPOINT = 3  # exit status of a script that ends with a CheckpointEr
 
 class CheckpointError(ConfigError):
     """A run's checkpoint or replay is missing, damaged or of another agent: the run cannot go on."""
+
+
+class DivergedError(ConfigError):
+    """Too many updates were not finite: the agent, which is as it was before them, does not learn any more."""
 
 
 def create_run(config: Config) -> Path:
@@ -113,4 +119,15 @@ def write_json(path: Path, content: Any) -> None:
     """Writes JSON through a temporary file, so that a reader never sees half of it."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an `.npz` through a temporary file; bfloat16, which NumPy does not know, as its bits."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        plain = {name: values.view(np.uint16) if values.dtype.kind == "V" else values for name, values in arrays.items()}
+        np.savez(file, **plain)  # pyright: ignore[reportArgumentType]
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)

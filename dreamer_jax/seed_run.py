@@ -13,10 +13,11 @@ from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config
 from dreamer_jax.envs import Step
 from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, summary, write_episode
+from dreamer_jax.learner import Refused
 from dreamer_jax.metrics import RETURN_WINDOW, MetricsLog, read_metrics, truncate
 from dreamer_jax.plots import draw_curves
 from dreamer_jax.replay import Replay
-from dreamer_jax.runs import describe_environment, write_json
+from dreamer_jax.runs import DivergedError, describe_environment, write_arrays, write_json
 from dreamer_jax.types import ActingParams, AgentState
 
 
@@ -80,6 +81,7 @@ class SeedRun:
         self.config, self.folder, self.replay = config, folder, replay
         self.counters = Counters()
         self.episodes = Episodes(config.env.num_envs)
+        self.refused = 0  # updates since the start or the resumption
         self.train_ratio: float | None = None  # where the count of updates stood at the checkpoint
         self._checkpoints = checkpoints
         self._resume_from = resume_from
@@ -114,6 +116,27 @@ class SeedRun:
         self.counters.wall_seconds = time.monotonic() - self._started
         counts = {key: value for key, value in asdict(self.counters).items() if key not in ("records", "policy_steps")}
         self._log.write({"kind": kind, **counts, **row})
+
+    def keep_refused(self, update: Refused) -> str:
+        """Stores the batch and the metrics of an update that was left out -> a line for the terminal."""
+        self.refused += 1
+        path = self.folder / "refused" / f"{update.step}.npz"
+        path.parent.mkdir(exist_ok=True)
+        sequences = {name: value for name, value in vars(update.sequences).items() if value is not None and name != "obs"}
+        obs = {f"obs/{name}": value for name, value in update.sequences.obs.items()}
+        write_arrays(path, sequences | obs | {f"metrics/{name}": value for name, value in update.metrics.items()})
+        names = ", ".join(sorted(name for name, value in update.metrics.items() if not np.isfinite(value)))
+        return f"update {update.step} of seed {self.config.seed} left out: {names} not finite; its batch is in {path}"
+
+    def check_refused(self) -> None:
+        """Raises DivergedError once more updates have been left out than the configuration allows."""
+        limit = self.config.train.refused_limit
+        if self.refused > limit:
+            raise DivergedError(
+                f"seed {self.config.seed}: {self.refused} updates had a loss or gradients that are not finite, more than "
+                f"train.refused_limit={limit}; their batches are in {self.folder / 'refused'}. The agent is saved as it was "
+                "without them. Look for extreme observations and rewards in the batches, or lower optimizer.learning_rate"
+            )
 
     def evaluate(self, policy: Policy) -> tuple[float, str]:
         """A short evaluation -> its mean return, by which the best checkpoint is known, and a line for the terminal."""

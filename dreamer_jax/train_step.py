@@ -1,5 +1,6 @@
 """One update of everything: the state it needs, the total loss, and the step itself."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -139,8 +140,11 @@ def loss_weight(config: Config, name: str) -> float:
 def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) -> tuple[AgentState, Metrics, LatentState]:
     """One update of world model, actor, critic, slow critic and return normaliser.
 
+    It is refused where the loss or a gradient is not finite: then everything but the count of steps stays, the next update's
+    key is another, and the posterior states are not for the replay.
+
     Returns:
-      the new state, metrics {name: f32[]}, and the posterior states [B, T] for the replay.
+      the new state, metrics {name: f32[]}, among them "refused" (1 or 0), and the posterior states [B, T] for the replay.
     """
     world_model, slow_encoder = state.world_model, state.slow_encoder
     if nets.prototypes:
@@ -164,9 +168,12 @@ def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) 
 
     metrics |= {f"loss/{name}": loss.mean() for name, loss in losses.items()}
     metrics["loss/total"] = total
-    metrics |= {f"grad_norm/{name}": _norm(grad) for name, grad in zip(("world_model", "actor", "critic"), grads, strict=True)}
-    new_state = AgentState(world_model, actor, critic, slow_critic, return_norm, state.key, state.step + 1, slow_encoder)
-    return new_state, metrics, states
+    norms = {f"grad_norm/{name}": _norm(grad) for name, grad in zip(("world_model", "actor", "critic"), grads, strict=True)}
+    finite = jnp.isfinite(jnp.stack([total, *norms.values()])).all()  # a norm is finite only if all of its squares are
+    metrics |= norms | {"refused": 1 - finite.astype(jnp.float32)}
+    old = replace(state, step=state.step + 1)
+    new = AgentState(world_model, actor, critic, slow_critic, return_norm, old.key, old.step, slow_encoder)
+    return jax.tree.map(partial(jnp.where, finite), new, old), metrics, states
 
 
 def compile_train_step(nets: Networks, config: Config, seeds: int | None = None):

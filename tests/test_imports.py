@@ -32,6 +32,7 @@ HOST = {
     "envs",
     "runs",
     "announce",
+    "memory",
     "plots",
     "scores",
     "report",

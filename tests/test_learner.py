@@ -69,7 +69,7 @@ def test_an_update_trains_from_the_stored_latent_and_writes_the_new_ones_back(le
     before = memory.storage["latent/deter"].copy()
     learner.update(1)
     np.testing.assert_array_equal(memory.storage["latent/deter"], before)
-    ((_, first),), stored = learner._latents
+    (first,), stored = learner._last.first, learner._last.latents
     learner.update(1)
     deter = np.asarray(stored.deter[0]).view(memory.latent.deter_dtype)
     for row in range(2):

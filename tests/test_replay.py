@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -202,8 +203,35 @@ def test_predicted_memory_is_what_a_process_grows_by():
 
 def test_a_replay_too_large_for_the_machine_is_refused():
     """A petabyte, in one line with the size and the fix."""
-    with pytest.raises(ReplayError, match=r"replay of 1000000000000 steps takes \d+\.\d GiB: too much here\. Lower replay"):
+    with pytest.raises(ReplayError, match=r"replay of 1000000000000 steps takes \d+\.\d GiB: too much in memory; lower replay"):
         Replay({"i": ObsSpec("image", (64, 64, 3))}, ACTION, None, 10**12, 1, 64, False, 0)
+
+
+def test_a_replay_too_large_for_the_disk_is_refused(tmp_path):
+    with pytest.raises(ReplayError, match=rf"replay of 1000000000000 steps takes \d+\.\d GiB: too much in {tmp_path}"):
+        Replay({"i": ObsSpec("image", (64, 64, 3))}, ACTION, None, 10**12, 1, 64, False, 0, tmp_path)
+
+
+@pytest.mark.parametrize("latent", [None, LatentSpec(5, 2, 300, True)])
+def test_a_replay_on_disk_is_the_one_in_memory(tmp_path, latent):
+    """The same records, windows and latents after the rings have wrapped; the files have no names that could be left over."""
+    memory, disk = (Replay(OBS, ACTION, latent, 20, 2, 4, True, 0, folder) for folder in (None, tmp_path))
+    assert not list(tmp_path.iterdir())
+    rng, flags = np.random.default_rng(0), [np.zeros(2, bool)] * 3
+    for i in range(17):
+        obs = {"env": np.arange(2), "counter": np.full((2, 1), i)}
+        drawn = {"deter": rng.random((2, 5)).astype(ml_dtypes.bfloat16), "stoch": rng.integers(300, size=(2, 2))}
+        for replay in (memory, disk):
+            replay.add(obs, np.ones((2, 2)), np.full(2, i), *flags, **(drawn if latent else {}))
+    if latent:
+        for replay in (memory, disk):
+            new = np.ones((1, 4, 5), ml_dtypes.bfloat16), np.full((1, 4, 2), 7, np.uint16)
+            replay.write_latents(np.array([1]), np.array([10]), *new)
+    for name, values in memory.read(7, 17).items():
+        np.testing.assert_array_equal(disk.read(7, 17)[name], values, err_msg=name)
+    one, two = (vars(replay.sample(8)) for replay in (memory, disk))
+    np.testing.assert_equal(one, two)
+    assert type(disk.storage["reward"]) is np.ndarray  # indexing a np.memmap is slower
 
 
 def test_windows_that_nobody_trained_on_do_not_pile_up():

@@ -60,9 +60,9 @@ def last_frames(run: Path) -> int:
 
 
 def rows(run: Path) -> list[dict]:
-    """All rows but for times, as text: NaN is not equal to itself."""
+    """All rows but for times and memory, as text: NaN is not equal to itself."""
     return [
-        repr({name: value for name, value in row.items() if name not in ("wall_seconds", "updates_per_second")})
+        repr({name: value for name, value in row.items() if name not in ("wall_seconds", "updates_per_second", "resident_mib")})
         for row in read_metrics(run / "metrics.jsonl")
     ]
 
@@ -234,6 +234,20 @@ def test_a_longer_run_and_another_device_are_no_other_configuration(run):
     assert (run / "config.yaml").read_text() != text
     loop.resume(run)
     assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 60
+
+
+def test_the_replay_may_move_to_disk(tmp_path, stop_at, monkeypatch):
+    """Saved in segments of a few records each; the run is the same, its latents and records included."""
+    monkeypatch.setattr("dreamer_jax.checkpoint.SEGMENT_BYTES", 500)
+    changes = {"train__frames": 60, "replay__context": 1, "env__num_envs": 2}
+    whole = loop.train(tiny_config(tmp_path / "whole", **changes))
+    stop_at(41)
+    run = loop.train(tiny_config(tmp_path / "stopped", **changes))
+    assert len(list((run / "replay").iterdir())) > 4
+    change(run, "replay", storage="disk")
+    loop.resume(run)
+    assert rows(run) == rows(whole)
+    assert_same(last(run), last(whole))
 
 
 def test_another_configuration_is_refused_with_all_that_differs(run):

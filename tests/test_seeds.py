@@ -171,7 +171,7 @@ def learner(count):
 eight, one = learner(8), learner(1)
 for learner in (eight, one):
     learner.update(1)
-    learner.write_back()
+    learner.settle()
 leaf = jax.tree.leaves(eight.state.world_model.params)[0]
 print(len(leaf.sharding.device_set), leaf.addressable_shards[0].data.shape[0])
 ours, alone = (jax.tree.leaves(state.critic.params) for state in (eight.agent(0), one.agent(0)))

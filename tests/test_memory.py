@@ -1,0 +1,87 @@
+"""What is known of memory, and what is said before a run that will not fit."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from counting import tiny_config
+
+from dreamer_jax import announce, loop, memory
+from dreamer_jax.memory import MIB, available_memory
+
+FILL = """
+import sys
+from pathlib import Path
+import numpy as np
+from dreamer_jax.memory import MIB, resident_memory
+from dreamer_jax.replay import Replay, predict_bytes
+from dreamer_jax.spaces import ActionSpec, ObsSpec
+
+what = {"image": ObsSpec("image", (64, 64, 3))}, ActionSpec(discrete=False, size=2), None
+folder = Path(sys.argv[1]) if sys.argv[1:] else None
+Replay(*what, 400, 2, 64, True, 0)  # loads what NumPy loads late
+before = resident_memory()
+replay = Replay(*what, 8000, 2, 64, True, 0, folder)
+none, image = np.zeros(2, bool), np.ones((2, 64, 64, 3), np.uint8)
+for _ in range(4000):
+    replay.add({"image": image}, np.ones((2, 2)), np.ones(2), none, none, none)
+print((resident_memory() - before) / predict_bytes(*what, 8000))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere mapped files count as held")
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_records_on_disk_take_no_memory(tmp_path, on_disk):
+    """94 MiB of images: in memory the process grows by them, on disk by less than a tenth."""
+    arguments = [str(tmp_path)] if on_disk else []
+    printed = subprocess.run([sys.executable, "-c", FILL, *arguments], capture_output=True, text=True, check=True).stdout
+    assert float(printed) < 0.1 if on_disk else 0.9 < float(printed) < 1.1
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/", {"memory.max": "1048576\n"}, [MIB]),
+        ("0::/job/step", {"job/memory.max": "2097152\n", "job/step/memory.max": "max\n", "memory.max": "max"}, [2 * MIB]),
+        ("4:cpu:/job\n3:memory:/job", {"memory/job/memory.limit_in_bytes": "3145728", "job/memory.max": "1"}, [3 * MIB]),
+        ("0::/", {}, []),
+    ],
+)
+def test_limits_of_control_groups(tmp_path, monkeypatch, groups, files, expected):
+    """Version 2 at the root of a container, and in a job's folder; version 1; none."""
+    for name, text in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "own").write_text(groups + "\n")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "_ROOT", tmp_path / "groups")
+    assert memory._group_limits() == expected
+    if expected:
+        assert available_memory() == expected[0]
+
+
+# Records of `tiny_config`: two numbers, an action of 3, a reward and three flags = 8 + 12 + 4 + 3 bytes.
+RECORD = 27
+
+
+@pytest.mark.parametrize(("free", "warned"), [(2 * 1000 * RECORD, False), (2 * 1000 * RECORD - 1, True)])
+def test_a_replay_that_will_not_fit_into_memory_is_warned_of(tmp_path, monkeypatch, free, warned):
+    """Two seeds of 1,000 records each; a budget of 5,000 frames fills them."""
+    monkeypatch.setattr(announce, "available_memory", lambda: free)
+    text = loop.describe(tiny_config(tmp_path, train__frames=5000), seeds=2)
+    assert ("WARNING" in text) == warned
+    assert ("MiB of memory, and 0 are available: set replay.storage to disk, or lower replay.capacity" in text) == warned
+    assert "WARNING" not in loop.describe(tiny_config(tmp_path, train__frames=5000, replay__storage="disk"), seeds=2)
+    assert "WARNING" not in loop.describe(tiny_config(tmp_path, train__frames=500), seeds=2)
+
+
+@pytest.mark.parametrize("storage", ["memory", "disk"])
+def test_a_run_that_will_not_fit_on_disk_is_warned_of(tmp_path, monkeypatch, storage):
+    """Checkpoints hold each record once; with the replay on disk there is the ring beside them. The folder need not exist."""
+    needed = RECORD * 500 + (RECORD * 1000 if storage == "disk" else 0)
+    for free in (needed, needed - 1):
+        monkeypatch.setattr(announce.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        text = loop.describe(tiny_config(tmp_path / "new", train__frames=500, replay__storage=storage))
+        assert ("MiB on disk, and 0 are free in" in text) == (free < needed)
