@@ -12,7 +12,9 @@ moment a run goes on as well, with new episodes. Every file is written beside it
 
 import contextlib
 import logging
+import os
 import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from dreamer_jax.config import Config
 from dreamer_jax.replay import Replay, ReplayError
-from dreamer_jax.runs import CheckpointError, write_arrays
+from dreamer_jax.runs import CheckpointError, DamagedError, write_arrays
 from dreamer_jax.types import AgentState
 
 # Orbax logs through absl, and warns of every checkpoint without a score and of every folder opened for reading.
@@ -114,7 +116,8 @@ class Checkpoints:
         """The agent saved at `frames`; `like` gives structure, shapes and dtypes (from `jax.eval_shape`).
 
         Raises:
-          CheckpointError: the checkpoint is of another agent, or damaged.
+          CheckpointError: the checkpoint is of another agent.
+          DamagedError: it cannot be read.
         """
         abstract = jax.eval_shape(_storable, like)
         path = self.run / "checkpoints" / str(frames)
@@ -122,7 +125,8 @@ class Checkpoints:
             saved = self._manager.restore(frames, args=ocp.args.Composite(agent=ocp.args.StandardRestore(abstract)))["agent"]
         except (ValueError, KeyError, OSError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"checkpoint {path} does not fit this run's config.yaml or is damaged: {reason}") from None
+            message = f"checkpoint {path} does not fit this run's config.yaml or is damaged: {reason}"
+            raise DamagedError(message, self.run, frames) from None
         # Orbax gives arrays of whatever shape was saved.
         for (name, asked), found in zip(jax.tree_util.tree_leaves_with_path(abstract), jax.tree.leaves(saved), strict=True):
             if (asked.shape, asked.dtype) != (found.shape, found.dtype):
@@ -136,14 +140,15 @@ class Checkpoints:
         """The counters saved at `frames`.
 
         Raises:
-          CheckpointError: they cannot be read, or are those of a newer version of this project.
+          CheckpointError: they are those of a newer version of this project.
+          DamagedError: they cannot be read.
         """
         path = self.run / "checkpoints" / str(frames) / "host"
         try:
             host = self._manager.restore(frames, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
             found = host.get("format", 1)
         except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path} is damaged: {' '.join(str(error).split())[:300]}") from None
+            raise DamagedError(f"{path} is damaged: {' '.join(str(error).split())[:300]}", self.run, frames) from None
         if found != FORMAT and found != 1:
             raise CheckpointError(
                 f"{path} has format {found}; this version reads 1 and {FORMAT}. Install the version that wrote it"
@@ -185,19 +190,27 @@ class Checkpoints:
             return None
         return moment
 
-    def forget_after(self, frames: int) -> None:
-        """Removes checkpoints and moments beyond `frames`: a run that goes on from there will save its own."""
+    def set_aside_after(self, frames: int) -> None:
+        """Moves checkpoints beyond `frames` to `RUN/set_aside`: the run goes on from there, and will save its own."""
         for step in self.steps():
             if step > frames:
-                self._manager.delete(step)
+                place = self.run / "set_aside" / str(step)
+                shutil.rmtree(place, ignore_errors=True)
+                place.parent.mkdir(exist_ok=True)
+                os.replace(self.run / "checkpoints" / str(step), place)
                 self._moment(step).unlink(missing_ok=True)
+        self._manager.reload()
 
-    def restore_replay(self, replay: Replay, end: int) -> None:
-        """Fills `replay` with the records up to `end` of each environment; later segments are removed.
+    def restore_replay(self, replay: Replay, frames: int, end: int) -> None:
+        """Fills `replay` with what the checkpoint at `frames` needs, records up to `end` of each environment.
+
+        Later segments and halves of segments are removed.
 
         Raises:
-          CheckpointError: a record that should be there is missing or damaged.
+          DamagedError: a record that should be there is missing or damaged.
         """
+        for path in (self.run / "replay").glob("*.tmp"):
+            path.unlink()
         begin = max(0, end - replay.length)
         position = begin
         for first, last, path in self._segments():
@@ -213,10 +226,12 @@ class Checkpoints:
                     cut = slice(max(first, begin) - first, min(last, end) - first)
                     replay.write(max(first, begin), {name: segment[name][:, cut] for name in segment.files})
             except (OSError, EOFError, ValueError, zipfile.BadZipFile, ReplayError) as error:
-                raise CheckpointError(f"replay segment {path} cannot be read: {' '.join(str(error).split())}") from None
+                message = f"replay segment {path} cannot be read: {' '.join(str(error).split())}"
+                raise DamagedError(message, self.run, frames) from None
             position = last
         if position < end:
-            raise CheckpointError(f"{self.run / 'replay'} lacks records {position} to {end} that the checkpoint needs")
+            message = f"{self.run / 'replay'} lacks records {position} to {end} that the checkpoint at frame {frames} needs"
+            raise DamagedError(message, self.run, frames)
         self._saved_records = end
 
     def close(self) -> None:
@@ -265,9 +280,12 @@ class Checkpoints:
             write_arrays(self._moment(frames), {**moment, **latents})
 
     def _oldest_needed(self, replay: Replay) -> int:
-        """First record that any kept checkpoint may still ask for."""
-        ends = [self.restore_host(frames)["replay_end"] for frames in self.steps()]
-        return min([replay.added, *ends]) - replay.length
+        """First record that any kept checkpoint may still ask for; one that cannot be read asks for none."""
+        ends = [replay.added]
+        for frames in self.steps():
+            with contextlib.suppress(DamagedError):
+                ends.append(self.restore_host(frames)["replay_end"])
+        return min(ends) - replay.length
 
 
 def _score(metrics: dict[str, float]) -> float:

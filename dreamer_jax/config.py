@@ -6,6 +6,7 @@ with one line that names the value, what was expected and the nearest valid name
 """
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -430,8 +431,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def write_yaml(config: Config, path: Path) -> None:
-    """Writes the resolved configuration."""
-    path.write_text(yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False))
+    """Writes the resolved configuration, through a temporary file."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False))
+    os.replace(temporary, path)
 
 
 def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:

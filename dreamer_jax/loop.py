@@ -28,8 +28,8 @@ from dreamer_jax.metrics import Progress
 from dreamer_jax.networks import Networks, build_networks, key_layers
 from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay, TrainRatio
-from dreamer_jax.runs import CheckpointError, DivergedError, check_writable, create_run, open_run
-from dreamer_jax.seed_run import SeedRun
+from dreamer_jax.runs import CheckpointError, DamagedError, DivergedError, check_writable, create_run, lock_run, open_run
+from dreamer_jax.seed_run import SeedRun, begin_again
 from dreamer_jax.spaces import LatentSpec
 from dreamer_jax.train_step import count_params, init_agent
 from dreamer_jax.types import ActingParams, PolicyCarry
@@ -76,7 +76,10 @@ def train_seeds(config: Config, seeds: int) -> list[Path]:
     configs = [parse_config({**values, "seed": config.seed + i}, f"--seeds {seeds}") for i in range(seeds)]
     with contextlib.ExitStack() as stack:
         envs = _open_envs(stack, configs, [one.seed for one in configs])
-        return _Training(configs, [create_run(one) for one in configs], [None] * seeds, envs, stack).train()
+        folders = [create_run(one) for one in configs]
+        for folder in folders:
+            lock_run(folder, stack)
+        return _Training(configs, folders, [None] * seeds, envs, stack).train()
 
 
 def resume(run: str | Path) -> Path:
@@ -94,6 +97,8 @@ def resume(run: str | Path) -> Path:
 def resume_seeds(runs: Sequence[str | Path]) -> list[Path]:
     """Goes on with runs that `train_seeds` started together, from the newest checkpoints that were saved together.
 
+    One that cannot be read is set aside, and the one before it taken; without any the runs begin again.
+
     Raises:
       ConfigError, EnvError, ReplayError: one line for the user, also when the runs do not belong together.
     """
@@ -103,14 +108,33 @@ def resume_seeds(runs: Sequence[str | Path]) -> list[Path]:
         check_writable(folder)
         if config.model_copy(update={"seed": configs[0].seed}) != configs[0]:
             raise ConfigError(f"{folder} and {folders[0]} differ in more than the seed; resume them one at a time")
-    resume_from = _checkpoints_to_resume(configs, folders)
-    # For episodes that cannot go on, other seeds than the first ones of the runs.
-    seeds = [
-        int(np.random.SeedSequence([config.seed, frames]).generate_state(1)[0]) >> 1
-        for config, frames in zip(configs, resume_from, strict=True)
-    ]
-    with contextlib.ExitStack() as stack:
-        return _Training(configs, folders, resume_from, _open_envs(stack, configs, seeds), stack).train()
+    damaged: set[tuple[Path, int]] = set()
+    with contextlib.ExitStack() as locks:
+        for folder in folders:
+            lock_run(folder, locks)
+        while True:
+            with contextlib.ExitStack() as stack:
+                try:
+                    training = _resume_from(_checkpoints_to_resume(configs, folders, damaged), configs, folders, stack)
+                except DamagedError as error:
+                    damaged.add((error.run, error.frames))
+                    print(f"{error}. Looking for an older checkpoint", flush=True)
+                    continue
+                return training.train()
+
+
+def _resume_from(
+    checkpoints: Sequence[int | None], configs: Sequence[Config], folders: Sequence[Path], stack: contextlib.ExitStack
+) -> "_Training":
+    """What trains the runs from these checkpoints on, or from the beginning where there is none."""
+    seeds = []
+    for config, folder, frames in zip(configs, folders, checkpoints, strict=True):
+        if frames is None:
+            begin_again(folder)
+            seeds.append(config.seed)
+        else:  # for episodes that cannot go on, other seeds than the first ones of the runs
+            seeds.append(int(np.random.SeedSequence([config.seed, frames]).generate_state(1)[0]) >> 1)
+    return _Training(configs, folders, checkpoints, _open_envs(stack, configs, seeds), stack)
 
 
 def describe(config: Config, seeds: int = 1) -> str:
@@ -136,19 +160,29 @@ def _open_envs(stack: contextlib.ExitStack, configs: Sequence[Config], seeds: Se
     return stack.enter_context(contextlib.closing(make_vector_env(env, every_seed)))
 
 
-def _checkpoints_to_resume(configs: Sequence[Config], folders: Sequence[Path]) -> list[int]:
+def _checkpoints_to_resume(
+    configs: Sequence[Config], folders: Sequence[Path], damaged: set[tuple[Path, int]]
+) -> list[int] | list[None]:
     """Frames of each run's newest checkpoint, or of its newest that the unfinished runs saved at the same moment.
 
+    Those in `damaged` do not count. None for all when no run has come to its first one.
+
     Raises:
-      CheckpointError: a run has none, or the runs have none in common.
+      CheckpointError: nothing but damaged ones, or the runs have none in common.
+      DamagedError: one cannot be read.
     """
     saved: list[dict[int, int]] = []  # for each run {records: frames} of its checkpoints
     for config, folder in zip(configs, folders, strict=True):
-        with contextlib.closing(Checkpoints(folder)) as checkpoints:
-            last = checkpoints.resolve("last")
-            steps = [last] if len(folders) == 1 or last >= config.train.frames else checkpoints.steps()
+        with contextlib.closing(Checkpoints(folder, config.train.keep_checkpoints)) as checkpoints:
+            steps = [frames for frames in checkpoints.steps() if (folder, frames) not in damaged]
+            if not steps and checkpoints.steps():
+                raise CheckpointError(f"{folder}: none of its checkpoints can be read; see above what is wrong with each")
+            if steps and (len(folders) == 1 or steps[-1] >= config.train.frames):
+                steps = steps[-1:]
             saved.append({checkpoints.restore_host(frames)["counters"]["records"]: frames for frames in steps})
-    finished = [max(frames.values()) >= config.train.frames for config, frames in zip(configs, saved, strict=True)]
+    if not any(saved):
+        return [None] * len(folders)
+    finished = [max(frames.values(), default=0) >= config.train.frames for config, frames in zip(configs, saved, strict=True)]
     unfinished = [set(frames) for frames, done in zip(saved, finished, strict=True) if not done]
     common = set.intersection(*unfinished) if unfinished else set()
     if unfinished and not common:

@@ -1,5 +1,7 @@
 """The folder of a run: its name, what stands in it, and the checks before it is used. Imports no JAX."""
 
+import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -18,6 +20,14 @@ UNUSABLE_CHECKPOINT = 3  # exit status of a script that ends with a CheckpointEr
 
 class CheckpointError(ConfigError):
     """A run's checkpoint or replay is missing, damaged or of another agent: the run cannot go on."""
+
+
+class DamagedError(CheckpointError):
+    """The checkpoint of `run` at `frames`, or what belongs to it, cannot be read: an older one may be whole."""
+
+    def __init__(self, message: str, run: Path, frames: int) -> None:
+        super().__init__(message)
+        self.run, self.frames = run, frames
 
 
 class DivergedError(ConfigError):
@@ -52,6 +62,28 @@ def open_run(run: Path) -> Config:
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"{run} is not a run: it has no config.yaml. Give the folder that train.py printed")
     return parse_config(read_yaml(run / "config.yaml"), source=str(run / "config.yaml"))
+
+
+def lock_run(run: Path, stack: contextlib.ExitStack) -> None:
+    """Keeps other processes from training in a run's folder until `stack` closes or this process ends, however it does.
+
+    The lock belongs to the open file `RUN/lock`, not to its being there. Where a file system has no locks, none is kept.
+
+    Raises:
+      ConfigError: another process has it; the message says which.
+    """
+    file = stack.enter_context((run / "lock").open("a+"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise ConfigError(f"{run} is being trained by {holder}; wait until it ends, or stop it") from None
+    except OSError as error:
+        print(f"{run} cannot be locked ({error.strerror}): see to it that one process alone trains there", flush=True)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
 
 
 def make_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The run of one seed: its folder, counters, replay, log, checkpoints and evaluations. `loop.py` trains several at once."""
 
 import contextlib
+import shutil
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from dreamer_jax.config import Config
 from dreamer_jax.envs import Step
 from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, summary, write_episode
 from dreamer_jax.learner import Refused
-from dreamer_jax.metrics import RETURN_WINDOW, MetricsLog, read_metrics, truncate
+from dreamer_jax.metrics import FILE_NAME, RETURN_WINDOW, MetricsLog, read_metrics, truncate
 from dreamer_jax.plots import draw_curves
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import DivergedError, describe_environment, write_arrays, write_json
@@ -169,10 +170,10 @@ class SeedRun:
         self._checkpoints.save(self.counters.frames, agent, host, self.replay, moment, score)
 
     def restore_agent(self, like: AgentState) -> AgentState:
-        """The agent of the checkpoint that the run goes on from; newer checkpoints are removed."""
+        """The agent of the checkpoint that the run goes on from; newer checkpoints are set aside."""
         assert self._resume_from is not None
         agent = self._checkpoints.restore_agent(self._resume_from, like)
-        self._checkpoints.forget_after(self._resume_from)
+        self._checkpoints.set_aside_after(self._resume_from)
         return agent
 
     def finish(self, policies: dict[bool, Policy], params: ActingParams) -> None:
@@ -210,12 +211,20 @@ class SeedRun:
         self._checkpoints.check_config(frames, host, self.config)
         self.counters = Counters(**host["counters"])
         self.train_ratio = host["train_ratio"]
-        self._checkpoints.restore_replay(self.replay, host["replay_end"])
+        self._checkpoints.restore_replay(self.replay, frames, host["replay_end"])
         self.replay.queue.extend((env, first) for env, first in host["replay_queue"])
         self.replay.rng.bit_generator.state = host["replay_rng"]
         self.episodes.recent.extend(host["recent_returns"])
         self.moment = self._checkpoints.restore_moment(frames, self.replay)
         truncate(self.folder, frames)
+
+
+def begin_again(folder: Path) -> None:
+    """Removes what was recorded in a run that ended before its first checkpoint."""
+    for name in ("replay", "moments", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / FILE_NAME).unlink(missing_ok=True)
+    print(f"{folder} has no checkpoint yet: it begins again", flush=True)
 
 
 def _row(result: dict[str, Any]) -> dict[str, Any]:

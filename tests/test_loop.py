@@ -432,43 +432,52 @@ def test_a_checkpoint_of_another_model_is_refused(stopped_run):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     assert f"{tmp_path} is not a run" in refusal(loop.resume, tmp_path)
     assert "is not a run" in refusal(loop.resume, tmp_path / "nothing")
-    write_yaml(tiny_config(tmp_path), tmp_path / "config.yaml")
-    assert "has no checkpoint" in refusal(loop.resume, tmp_path, CheckpointError)
 
 
-def test_a_damaged_checkpoint_is_refused(stopped_run):
-    for path in (stopped_run / "checkpoints" / "43" / "agent").rglob("*"):
+@pytest.mark.parametrize("part", ["agent", "host"])
+def test_damaged_checkpoints_are_refused_if_there_is_no_other(stopped_run, part, capsys):
+    for frames in ("40", "43"):
+        damage(stopped_run / "checkpoints" / frames / part)
+    output = nothing_left(stopped_run, capsys)
+    for frames in ("40", "43"):
+        assert (
+            f"checkpoint {stopped_run / 'checkpoints' / frames}" in output or f"checkpoints/{frames}/host is damaged" in output
+        )
+    assert {path.name for path in (stopped_run / "checkpoints").iterdir()} == {"40", "43"}
+
+
+def damage(folder: Path) -> None:
+    """Empties every file, as a disk does that lost what it had promised."""
+    for path in folder.rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    assert "is damaged" in refusal(loop.resume, stopped_run, CheckpointError)
 
 
-def test_damaged_counters_are_refused(stopped_run):
-    for path in (stopped_run / "checkpoints" / "43" / "host").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"{")
-    assert f"{stopped_run / 'checkpoints' / '43' / 'host'} is damaged" in refusal(loop.resume, stopped_run, CheckpointError)
+def nothing_left(run: Path, capsys: Any) -> str:
+    """What is printed of each checkpoint before the run is refused because none can be read."""
+    assert f"{run}: none of its checkpoints can be read" in refusal(loop.resume, run, CheckpointError)
+    return capsys.readouterr().out
 
 
-def test_a_missing_replay_segment_is_refused(stopped_run):
+def test_a_missing_replay_segment_is_refused(stopped_run, capsys):
     # Records 0 to 23 were saved with the evaluation at frame 20, up to 47 at frame 40, up to 51 by the interruption.
     segments = sorted((stopped_run / "replay").iterdir())
     assert [path.stem[-3:] for path in segments] == ["023", "047", "051"]
     segments[1].unlink()
-    assert "lacks records 23 to 51" in refusal(loop.resume, stopped_run, CheckpointError)
+    assert "lacks records 23 to 51 that the checkpoint at frame 43 needs" in nothing_left(stopped_run, capsys)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
-def test_a_damaged_replay_segment_is_refused(stopped_run, content):
+def test_a_damaged_replay_segment_is_refused(stopped_run, content, capsys):
     segment = min((stopped_run / "replay").iterdir())
     segment.write_bytes(content)
-    assert f"{segment} cannot be read" in refusal(loop.resume, stopped_run, CheckpointError)
+    assert f"{segment} cannot be read" in nothing_left(stopped_run, capsys)
 
 
-def test_a_torn_replay_segment_is_refused(stopped_run):
+def test_a_torn_replay_segment_is_refused(stopped_run, capsys):
     segment = min((stopped_run / "replay").iterdir())
     segment.write_bytes(segment.read_bytes()[:-100])
-    assert f"{segment} cannot be read" in refusal(loop.resume, stopped_run, CheckpointError)
+    assert f"{segment} cannot be read" in nothing_left(stopped_run, capsys)
 
 
 def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):

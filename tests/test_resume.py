@@ -4,13 +4,13 @@ import contextlib
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from counting import Counting, tiny_config
+from stopping import assert_same, last, rows, stop_next_run
 
 from dreamer_jax import loop
 from dreamer_jax.checkpoint import Checkpoints
@@ -38,52 +38,15 @@ CASES = {
 }
 
 
-@pytest.fixture
-def stop_at(monkeypatch):
-    """stop_at(frames): the next run stops there, as at Ctrl-C."""
-    limit = []
-    retire = loop._Training._retire
-
-    def stopping(self):
-        retire(self)
-        if limit and self._frames >= limit[0]:
-            self.stop_requested = True
-            limit.clear()
-
-    monkeypatch.setattr(loop._Training, "_retire", stopping)
-    return limit.append
-
-
 def last_frames(run: Path) -> int:
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         return checkpoints.resolve("last")
 
 
-def rows(run: Path) -> list[dict]:
-    """All rows but for times and memory, as text: NaN is not equal to itself."""
-    return [
-        repr({name: value for name, value in row.items() if name not in ("wall_seconds", "updates_per_second", "resident_mib")})
-        for row in read_metrics(run / "metrics.jsonl")
-    ]
-
-
-def last(run: Path) -> dict[str, np.ndarray]:
-    """Everything in a run's last checkpoint but for times: agent, counters, moment with the replay's latents."""
-    with contextlib.closing(Checkpoints(run)) as checkpoints:
-        frames = checkpoints.resolve("last")
-        host = checkpoints.restore_host(frames)
-    del host["counters"]["wall_seconds"], host["config"]
-    folder = run / "checkpoints" / str(frames) / "agent"
-    agent = ocp.StandardCheckpointer().restore(folder.absolute())
-    leaves = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(agent)}
-    with np.load(run / "moments" / f"{frames}.npz") as moment:
-        return leaves | dict(moment) | {"host": np.array(json.dumps(host, sort_keys=True))}
-
-
-def assert_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, two[name], err_msg=name)
+@pytest.fixture
+def stop_at(monkeypatch):
+    """stop_at(frames): the next run stops there, as at Ctrl-C."""
+    return partial(stop_next_run, monkeypatch)
 
 
 @pytest.mark.parametrize("case", [next(iter(CASES)), *(pytest.param(case, marks=pytest.mark.slow) for case in list(CASES)[1:])])

@@ -1,0 +1,54 @@
+"""Stopping a run on its way, and everything in a run folder that must not depend on that."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from dreamer_jax import loop
+from dreamer_jax.checkpoint import Checkpoints
+from dreamer_jax.metrics import read_metrics
+
+
+def stop_next_run(patch: pytest.MonkeyPatch, frames: int) -> None:
+    """The next run stops at `frames`, as at Ctrl-C; those after it do not."""
+    limit, retire = [frames], loop._Training._retire
+
+    def stopping(self):
+        retire(self)
+        if limit and self._frames >= limit[0]:
+            self.stop_requested = True
+            limit.clear()
+
+    patch.setattr(loop._Training, "_retire", stopping)
+
+
+def rows(run: Path) -> list[dict]:
+    """All rows but for times and memory, as text: NaN is not equal to itself."""
+    return [
+        repr({name: value for name, value in row.items() if name not in ("wall_seconds", "updates_per_second", "resident_mib")})
+        for row in read_metrics(run / "metrics.jsonl")
+    ]
+
+
+def last(run: Path) -> dict[str, np.ndarray]:
+    """Everything in a run's last checkpoint but for times: agent, counters, moment with the replay's latents."""
+    with contextlib.closing(Checkpoints(run)) as checkpoints:
+        frames = checkpoints.resolve("last")
+        host = checkpoints.restore_host(frames)
+    del host["counters"]["wall_seconds"], host["config"]
+    folder = run / "checkpoints" / str(frames) / "agent"
+    agent = ocp.StandardCheckpointer().restore(folder.absolute())
+    leaves = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(agent)}
+    with np.load(run / "moments" / f"{frames}.npz") as moment:
+        return leaves | dict(moment) | {"host": np.array(json.dumps(host, sort_keys=True))}
+
+
+def assert_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name], err_msg=name)

@@ -1,0 +1,126 @@
+"""A run whose newest checkpoint is damaged or that has none yet, and two processes on one run."""
+
+import io
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from counting import tiny_config
+from stopping import assert_same, last, rows, stop_next_run
+
+from dreamer_jax import loop
+from dreamer_jax.config import ConfigError
+from dreamer_jax.runs import create_run
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+CHANGES = {"function": "seeded_length", "train__frames": 60, "train__eval_every": 20, "replay__context": 1}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, quick_compilation) -> Path:
+    """The run in one go."""
+    return loop.train(tiny_config(tmp_path_factory.mktemp("whole"), **CHANGES))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, quick_compilation) -> Path:
+    """The run stopped at frame 51, with checkpoints there, at 40, and perhaps a better one at 20."""
+    with pytest.MonkeyPatch.context() as patch:
+        stop_next_run(patch, 51)
+        return loop.train(tiny_config(tmp_path_factory.mktemp("stopped"), **CHANGES))
+
+
+@pytest.fixture
+def run(stopped, tmp_path) -> Path:
+    """A copy that may be changed."""
+    return Path(shutil.copytree(stopped, tmp_path / stopped.name))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage(run: Path, what: str) -> None:
+    """Does to the newest checkpoint, or to what it needs, what a full or failing disk does."""
+    newest = run / "checkpoints" / "51"
+    if what == "no segment":
+        max((run / "replay").iterdir()).unlink()
+    elif what == "torn segment":
+        cut(max((run / "replay").iterdir()))
+    else:
+        for path in [path for path in (newest / what).rglob("*") if path.is_file()]:
+            cut(path)
+
+
+@pytest.mark.parametrize("what", ["agent", "host", "no segment", "torn segment"])
+def test_the_checkpoint_before_a_damaged_one_is_taken(run, whole, what, capsys):
+    """And from there the run is the same to the bit; the damaged one is not thrown away."""
+    damage(run, what)
+    loop.resume(run)
+    output = capsys.readouterr().out
+    assert "Looking for an older checkpoint" in output
+    assert str(run / "replay" if "segment" in what else run / "checkpoints" / "51") in output
+    assert [path.name for path in (run / "set_aside").iterdir()] == ["51"]
+    assert rows(run) == rows(whole)
+    assert_same(last(run), last(whole))
+
+
+def test_halves_of_files_are_recognised(run, whole):
+    """What a kill leaves that came in the midst of a checkpoint."""
+    half = run / "checkpoints" / "53.orbax-checkpoint-tmp-7"
+    shutil.copytree(run / "checkpoints" / "51", half)
+    cut(next(path for path in half.rglob("*") if path.is_file()))
+    for path in (run / "replay" / "000000000060-000000000065.tmp", run / "moments" / "53.tmp"):
+        path.write_bytes(b"PK")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "fra')
+    loop.resume(run)
+    assert rows(run) == rows(whole)
+    assert_same(last(run), last(whole))
+    assert not [path for path in run.rglob("*") if "tmp" in path.name]
+    assert not (run / "set_aside").exists()
+
+
+def test_a_run_without_a_checkpoint_begins_again(tmp_path, whole, capsys):
+    """It was ended after its first rows and records; nothing of them comes twice."""
+    config = tiny_config(tmp_path, **CHANGES)
+    run = create_run(config)
+    shutil.copytree(whole / "replay", run / "replay")
+    shutil.copy(whole / "metrics.jsonl", run)
+    (run / "checkpoints" / "20.orbax-checkpoint-tmp-1").mkdir(parents=True)
+    loop.resume(run)
+    assert f"{run} has no checkpoint yet: it begins again" in capsys.readouterr().out
+    assert rows(run) == rows(whole)
+    assert_same(last(run), last(whole))
+
+
+HOLD = """
+import contextlib, sys, time
+from pathlib import Path
+from dreamer_jax.runs import lock_run
+with contextlib.ExitStack() as stack:
+    lock_run(Path(sys.argv[1]), stack)
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path):
+    """The second is told which the first is. When that is killed, its lock goes, though the file stays."""
+    run = create_run(tiny_config(tmp_path, train__frames=20))
+    first = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE, text=True)
+    assert isinstance(first.stdout, io.TextIOBase)
+    assert first.stdout.readline() == "locked\n"
+    with pytest.raises(
+        ConfigError, match=rf"{run} is being trained by process {first.pid} on .+; wait until it ends, or stop it"
+    ):
+        loop.resume(run)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert str(first.pid) in (run / "lock").read_text()
+    loop.resume(run)
+    assert (run / "evaluation.json").exists()
