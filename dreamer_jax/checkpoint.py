@@ -34,7 +34,8 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 
 SEGMENT = re.compile(r"(\d+)-(\d+)\.npz")
 FORMAT = 2  # of `host`; 1 had no configuration
-FREE = ("train", "runs", "device", "replay.storage")  # sections and settings that a run may go on with changed
+# Sections and settings that a run may go on with changed: they make no other run of it.
+FREE = ("train", "runs", "device", "replay.storage", "env.processes", "env.timeout", "env.restarts")
 PIECE = 4096  # records whose latents are read at once
 SEGMENT_BYTES = 2**28  # a longer stretch of records is written in several segments: it is in memory a second time for that
 
@@ -158,7 +159,7 @@ class Checkpoints:
     def check_config(self, frames: int, host: dict[str, Any], config: Config) -> None:
         """Raises CheckpointError where the checkpoint was saved under other settings than `config`, with a list of them.
 
-        `FREE` ones may differ. Checkpoints of before settings were saved pass.
+        Those in `FREE` may differ. Checkpoints of before settings were saved pass.
         """
         was, now = _flat(host.get("config", {})), _flat(config.model_dump(by_alias=True))
         differing = [

@@ -45,6 +45,12 @@ class EnvConfig(_Section):
     num_envs: int = Field(default=1, ge=1, le=1024, description="environments stepped together [count]")
     action_repeat: int = Field(default=1, ge=1, le=100, description="simulator steps per decision, rewards summed [steps]")
     processes: bool = Field(default=False, description="step each environment in a process of its own [true/false]")
+    timeout: float = Field(
+        default=300.0, gt=0, description="a process that takes longer for a step or reset has hung, and is restarted [seconds]"
+    )
+    restarts: int = Field(
+        default=10, ge=0, description="processes that may die or hang before the run ends with an error [count]"
+    )
 
     @field_validator("camera", mode="before")
     @classmethod

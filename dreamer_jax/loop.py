@@ -445,9 +445,10 @@ class _Training:
         episodes = [_episode(moment, i) for moment in moments for i in range(count)]
         step = envs.reset(episodes)
         for i, episode in enumerate(episodes):
-            if step.is_first[i] and len(episode.actions):
-                run, own = self.runs[i // count], i % count
+            run, own = self.runs[i // count], i % count
+            if step.is_first[i]:
                 run.episodes.total[own], run.episodes.length[own] = 0, 0
+            if step.is_first[i] and len(episode.actions):
                 print(f"seed {run.config.seed}: environment {own} does not repeat its episode; a new one begins", flush=True)
         prev_action = np.concatenate([moment["prev_action"] for moment in moments])
         carry = jax.tree.unflatten(jax.tree.structure(carry), leaves)

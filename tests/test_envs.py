@@ -387,6 +387,18 @@ def all_kinds():
     return Scripted(space, {"index": 2, "image": np.full((4, 4, 3), 200, np.uint8), "vector": np.zeros(2, np.float32)})
 
 
+def test_environments_of_different_spaces_are_refused():
+    with pytest.raises(EnvError, match=r"changing has other spaces each time that it is made: .*\(2,\).* before .*\(1,\)"):
+        make_vector_env(config("changing"), env_seeds(0, 2))
+
+
+_SIZE = itertools.count(1)
+
+
+def changing():
+    return Scripted(spaces.Box(-1, 1, (next(_SIZE),), np.float32))
+
+
 def test_integers_where_floats_were_promised_are_cast():
     assert _observe(NOISE, np.array([1, 2]))[1]["observation"].dtype == np.float32
 
@@ -500,7 +512,7 @@ def test_an_error_inside_an_environment_is_one_line_with_its_place(processes):
 
 def test_a_killed_process_is_an_error_and_close_still_works():
     with pytest.raises(EnvError, match="an environment process ended unexpectedly"):
-        stream(config("killed", processes=True), 1)
+        stream(config("killed", processes=True, restarts=0), 1)
 
 
 # Tasks

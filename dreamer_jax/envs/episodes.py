@@ -1,15 +1,29 @@
 """Episodes that can be played again: each has a seed of its own, and its actions are known while it is played."""
 
+import contextlib
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium
 import numpy as np
 
 from dreamer_jax.envs.errors import EnvError
+from dreamer_jax.spaces import ActionSpec, ObsSpecs
 
 MAX_ACTIONS = 100_000  # of an episode that can be repeated; others are begun anew
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one environment shows at one moment: a `Step` without its axis."""
+
+    obs: dict[str, np.ndarray]
+    reward: float
+    is_first: bool
+    is_last: bool
+    is_terminal: bool
+    success: float
 
 
 @dataclass(frozen=True)
@@ -30,69 +44,73 @@ def episode_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) >> 1 if number else seed
 
 
-class SeededEpisodes(gymnasium.Wrapper):
-    """Seeds every episode, and can go on with one that was being played in another process.
+def restart_seed(seed: int, restarts: int) -> int:
+    """The seed of an environment that is started anew, `restarts` from 1: that of none of its episodes so far."""
+    return int(np.random.SeedSequence([seed, 0, restarts]).generate_state(1)[0]) >> 1
 
-    Set `continued` to what `episode` was there; the next reset then plays its actions again, and returns what the last of them
-    led to with {"continued": True, "reward", "terminated", "truncated"} in its info. An environment that does not repeat itself
-    starts the following episode instead.
-    """
+
+class SeededEpisodes:
+    """An environment as a stream of records, in which every episode has a seed of its own."""
 
     def __init__(self, env: gymnasium.Env, seed: int):
-        super().__init__(env)
-        self.continued: EpisodeState | None = None
+        self.specs: tuple[ObsSpecs, ActionSpec] = (env.get_wrapper_attr("obs_specs"), env.get_wrapper_attr("action_spec"))
+        self._env = env
         self._seed, self._number = seed, -1
         self._actions: list[np.ndarray] = []
         self._digest = 0
-        self._over = False  # at its end since `continued`, of which the vectoriser does not know
+        self._over = False  # the last record was is_last
 
-    @property
     def episode(self) -> EpisodeState:
         """What has been played of the current episode."""
         known = 0 < len(self._actions) <= MAX_ACTIONS
-        actions = np.stack(self._actions) if known else np.zeros((0, *(self.action_space.shape or ())), np.float32)
+        actions = np.stack(self._actions) if known else np.zeros((0, self.specs[1].size), np.float32)
         return EpisodeState(self._seed, self._number, actions, self._digest)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        state, self.continued = self.continued, None
+    def reset(self, state: EpisodeState | None = None) -> Record:
+        """Starts the next episode, or goes on with that of `state`, which was being played in another process.
+
+        Its actions are played again -> the record that the last of them led to. An environment that does not repeat itself
+        starts the following episode instead.
+        """
         if state is not None:
             self._seed, self._number = state.seed, state.number - 1
-            try:
-                obs, info = self._play(state)
-            except EnvError:  # it refuses what it took before
-                return self._begin()
-            if self._digest == state.digest:
-                return obs, info
+            with contextlib.suppress(EnvError):  # it refuses what it took before
+                record = self._play(state.actions)
+                if self._digest == state.digest:
+                    return record
         return self._begin()
 
-    def step(self, action: np.ndarray):
+    def step(self, action: np.ndarray) -> Record:
+        """Takes one decision; after a record that was is_last it is ignored, and the next episode starts."""
         if self._over:
-            obs, info = self._begin()
-            return obs, 0.0, False, False, info
+            return self._begin()
         if len(self._actions) <= MAX_ACTIONS:
             self._actions.append(np.array(action, np.float32))
-        obs, reward, terminated, truncated, info = self.env.step(action)
+        obs, reward, terminated, truncated, info = self._env.step(action)
         self._note(obs, np.array([reward, terminated, truncated], np.float64))
-        return obs, reward, terminated, truncated, info
+        self._over = terminated or truncated
+        return Record(obs, float(reward), False, self._over, terminated, info.get("success", np.nan))
 
-    def _begin(self):
+    def close(self) -> None:
+        """Ends the environment."""
+        self._env.close()
+
+    def _begin(self) -> Record:
         self._number += 1
         self._actions, self._over, self._digest = [], False, 0
-        obs, info = self.env.reset(seed=episode_seed(self._seed, self._number))
+        obs, info = self._env.reset(seed=episode_seed(self._seed, self._number))
         self._note(obs)
-        return obs, info
+        return Record(obs, 0.0, True, False, False, info.get("success", np.nan))
 
     def _note(self, obs: dict[str, np.ndarray], *rest: np.ndarray) -> None:
         for values in (*(obs[name] for name in sorted(obs)), *rest):
             self._digest = zlib.crc32(np.ascontiguousarray(values).data, self._digest)
 
-    def _play(self, state: EpisodeState):
+    def _play(self, actions: Iterable[np.ndarray]) -> Record:
         """Plays an episode's actions, as far as it goes."""
-        obs, info = self._begin()
-        reward, terminated, truncated = 0.0, False, False
-        for action in state.actions:
-            if terminated or truncated:
-                return {}, {}  # it was longer
-            obs, reward, terminated, truncated, info = self.step(action)
-        self._over = terminated or truncated
-        return obs, {**info, "continued": True, "reward": reward, "terminated": terminated, "truncated": truncated}
+        record = self._begin()
+        for action in actions:
+            if self._over:
+                break  # it was longer
+            record = self.step(action)
+        return record

@@ -12,6 +12,13 @@ class ActionError(EnvError):
     """An action that no environment can take: the agent is at fault."""
 
 
+def locate(error: EnvError, index: int, count: int) -> EnvError:
+    """The error with the environment that it comes from, where there are several."""
+    if count > 1:
+        error.args = (f"environment {index}: {error}",)
+    return error
+
+
 def one_line(error: BaseException) -> str:
     """ "KeyError: 'pole' (my_env.py:42)": what was raised and where, for an error in somebody else's code.
 

@@ -8,30 +8,23 @@ For an episode of N decisions there are N + 1 records (reset observation first),
     is_last                           1
     reward       0     r_1    r_2    r_3      0       r_1'
 
-This is gymnasium's NEXT_STEP autoreset: the terminal observation o_3 is a record of its own.
+As with gymnasium's NEXT_STEP autoreset, the terminal observation o_3 is a record of its own. A reset that follows a record that
+was not is_last cuts its episode off, which then counts as truncated.
 """
 
-import multiprocessing
-import os
-import signal
-import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-from gymnasium.vector.async_vector_env import AsyncState
 
 from dreamer_jax.config import EnvConfig
 from dreamer_jax.envs.canonical import make_env
-from dreamer_jax.envs.episodes import EpisodeState, SeededEpisodes
-from dreamer_jax.envs.errors import ActionError, EnvError
+from dreamer_jax.envs.episodes import EpisodeState, Record, SeededEpisodes
+from dreamer_jax.envs.errors import ActionError, EnvError, locate
+from dreamer_jax.envs.workers import Workers
 from dreamer_jax.spaces import ActionSpec, ObsSpecs
-
-_CLOSE_SECONDS = 10.0  # what a process gets to finish its step before it is terminated
 
 
 @dataclass(frozen=True)
@@ -62,17 +55,14 @@ def make_vector_env(config: EnvConfig, seeds: Sequence[int]) -> "VectorEnv":
     Raises:
       EnvError: the environment cannot be made or used.
     """
+    # One in this process first: it says more simply what is wrong with the task, and finds out for all which OpenGL draws.
+    first = _make(config, None, seeds[0])
     if not config.processes:
-        makers = [partial(_make, config, seed) for seed in seeds]
-        return VectorEnv(SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP), config.task)
-    makers = [partial(_make_in_worker, config, seed, os.getpid()) for seed in seeds]
-    # Never plain fork: it copies the locks of JAX's threads in whatever state they are, and workers can hang.
-    context = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    try:
-        vector = _Workers(makers, shared_memory=True, copy=False, context=context, autoreset_mode=AutoresetMode.NEXT_STEP)
-    except (EOFError, OSError) as error:
-        raise _dead_process(config.task, error) from None
-    return VectorEnv(vector, config.task)
+        envs = _Here([first, *(_make(config, first.specs, seed) for seed in seeds[1:])])
+    else:
+        first.close()
+        envs = Workers(partial(_make, config, first.specs), seeds, first.specs, config.task, config.timeout, config.restarts)
+    return VectorEnv(envs, first.specs, len(seeds), config.task)
 
 
 def env_seeds(seed: int, num_envs: int) -> list[int]:
@@ -92,39 +82,22 @@ class VectorEnv:
       num_envs: E.
     """
 
-    def __init__(self, vector: SyncVectorEnv | AsyncVectorEnv, name: str):
-        self.num_envs = vector.num_envs
-        self._vector = vector
-        self._name = name
-        self._was_last = np.zeros(vector.num_envs, bool)
-        self.obs_specs: ObsSpecs = vector.get_attr("obs_specs")[0]
-        self.action_spec: ActionSpec = vector.get_attr("action_spec")[0]
+    def __init__(self, envs: "_Here | Workers", specs: tuple[ObsSpecs, ActionSpec], num_envs: int, name: str):
+        self.obs_specs, self.action_spec = specs
+        self.num_envs = num_envs
+        self._envs, self._name = envs, name
 
-    def reset(self, episodes: Sequence[EpisodeState | None] | None = None) -> Step:
+    def reset(self, episodes: Sequence[EpisodeState] | None = None) -> Step:
         """Starts an episode in every environment, or goes on with those of `episodes`.
 
         Returns:
           the record where each is; is_first also where a begun episode could not be repeated, so that its next one starts.
         """
-        try:
-            if episodes:
-                self._vector.set_attr("continued", list(episodes))
-            obs, infos = self._vector.reset()
-        except (EOFError, OSError) as error:
-            raise _dead_process(self._name, error) from None
-        nothing = np.zeros(self.num_envs)
-        continued = infos.get("continued", nothing).astype(bool)
-        reward, terminated, truncated = (infos.get(name, nothing) for name in ("reward", "terminated", "truncated"))
-        begun = np.array([state is not None and len(state.actions) > 0 for state in episodes or [None] * self.num_envs])
-        self._was_last = (terminated + truncated).astype(bool)
-        return self._record(obs, reward, ~(continued & begun), self._was_last, terminated.astype(bool), infos)
+        return self._stack(self._envs.reset(episodes or [None] * self.num_envs))
 
     def episodes(self) -> list[EpisodeState]:
         """What each environment is playing."""
-        try:
-            return list(self._vector.get_attr("episode"))
-        except (EOFError, OSError) as error:
-            raise _dead_process(self._name, error) from None
+        return self._envs.episodes()
 
     def step(self, action: np.ndarray) -> Step:
         """Takes one decision f32[E, A] everywhere; where the last record was is_last, it is ignored and a reset follows.
@@ -138,89 +111,65 @@ class VectorEnv:
             raise ActionError(f"{self._name}: the action has shape {list(action.shape)}; {list(expected)} was expected")
         if not np.isfinite(action).all():
             raise ActionError(f"{self._name}: the action holds NaN or infinity; the agent's parameters have probably diverged")
-        try:
-            obs, reward, terminated, truncated, infos = self._vector.step(action)
-        except (EOFError, OSError) as error:
-            raise _dead_process(self._name, error) from None
-        is_first, self._was_last = self._was_last, terminated | truncated
-        return self._record(obs, reward, is_first, self._was_last, terminated, infos)
+        return self._stack(self._envs.step(action))
 
     def close(self) -> None:
         """Ends the environments and their processes. A second call does nothing."""
-        if isinstance(self._vector, SyncVectorEnv):
-            self._vector.close()
-            return
-        try:
-            self._vector.close(timeout=_CLOSE_SECONDS)
-        except (EOFError, OSError, EnvError):  # one of the processes is gone or failing; end them all
-            for process in self._vector.processes:
-                process.terminate()
-                process.join()
-            self._vector.closed = True
+        self._envs.close()
 
-    def _record(self, obs, reward, is_first, is_last, is_terminal, infos) -> Step:
-        # Every array is copied: gymnasium reuses its buffers, and the flags are kept here for the next step.
-        success = np.full(self.num_envs, np.nan, np.float32)
-        if "success" in infos:
-            reported = infos["_success"]
-            success[reported] = infos["success"][reported]
+    def _stack(self, records: Sequence[Record]) -> Step:
+        def column(name: str, dtype: Any) -> np.ndarray:
+            return np.array([getattr(record, name) for record in records], dtype)
+
         return Step(
-            obs={name: obs[name].astype(spec.dtype) for name, spec in self.obs_specs.items()},
-            reward=reward.astype(np.float32),
-            is_first=is_first.copy(),
-            is_last=is_last.copy(),
-            is_terminal=is_terminal.copy(),
-            success=success,
+            obs={
+                name: np.stack([record.obs[name] for record in records], dtype=spec.dtype)
+                for name, spec in self.obs_specs.items()
+            },
+            reward=column("reward", np.float32),
+            is_first=column("is_first", bool),
+            is_last=column("is_last", bool),
+            is_terminal=column("is_terminal", bool),
+            success=column("success", np.float32),
         )
 
 
-class _Workers(AsyncVectorEnv):
-    """AsyncVectorEnv that raises a worker's own error and nothing else, and can end workers that leave SIGTERM to it.
+class _Here:
+    """The environments in this process, one after another; methods as those of `Workers`."""
 
-    gymnasium prints the worker's trace as well, through %-formatting: a "%" in the trace raises a second error.
-    """
+    def __init__(self, envs: Sequence[SeededEpisodes]) -> None:
+        self._envs = envs
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for process in self.processes:
-            process.terminate = process.kill  # which is what gymnasium calls
-        weakref.finalize(self, _kill, self.processes)  # at exit Python would wait for them
+    def reset(self, episodes: Sequence[EpisodeState | None]) -> list[Record]:
+        return self._records("reset", episodes)
 
-    def _raise_if_errors(self, successes: Iterable[bool]) -> None:
-        errors = [self.error_queue.get() for success in successes if not success]
-        for index, *_ in errors:
-            self.parent_pipes[index].close()
-            self.parent_pipes[index] = None  # type: ignore[call-overload]  # how gymnasium's close() knows
-        if errors:
-            self._state = AsyncState.DEFAULT
-            _, _, error, trace = errors[0]
-            error.add_note(trace)
-            raise error
+    def step(self, actions: np.ndarray) -> list[Record]:
+        return self._records("step", actions)
 
+    def episodes(self) -> list[EpisodeState]:
+        return [env.episode() for env in self._envs]
 
-def _make(config: EnvConfig, seed: int) -> gymnasium.Env:
-    return SeededEpisodes(make_env(config), seed)
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+        self._envs = ()
 
-
-def _make_in_worker(config: EnvConfig, seed: int, main_process: int) -> gymnasium.Env:
-    """`_make` in a process that leaves signals to stop to the main one, which can then do so in good order."""
-    if os.getpid() != main_process:  # gymnasium makes one in the main process too, to read its spaces
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _leave)
-    return _make(config, seed)
+    def _records(self, method: str, arguments: Iterable[Any]) -> list[Record]:
+        records = []
+        for i, (env, argument) in enumerate(zip(self._envs, arguments, strict=True)):
+            try:
+                records.append(getattr(env, method)(argument))
+            except EnvError as error:
+                locate(error, i, len(self._envs))
+                raise
+        return records
 
 
-def _leave(number: int, frame: Any) -> None:
-    """Does nothing; unlike SIG_IGN it is not inherited by the programs that an environment starts."""
-
-
-def _kill(processes: Sequence[Any]) -> None:
-    for process in processes:
-        process.kill()
-
-
-def _dead_process(name: str, error: BaseException) -> EnvError:
-    return EnvError(
-        f"{name}: an environment process ended unexpectedly ({type(error).__name__}); its own message stands above, if it left "
-        "one. Try --env.processes false to see the error here; a killed process often means too little memory"
-    )
+def _make(config: EnvConfig, specs: tuple[ObsSpecs, ActionSpec] | None, seed: int) -> SeededEpisodes:
+    """An environment; it has to show and take what `specs` says, if that is known."""
+    env = SeededEpisodes(make_env(config), seed)
+    if specs and env.specs != specs:
+        raise EnvError(
+            f"{config.task} has other spaces each time that it is made: {env.specs}, before {specs}. Let them be the same"
+        )
+    return env

@@ -16,7 +16,18 @@ from dreamer_jax.report.summary import Run
 from dreamer_jax.scores import binned_returns
 
 # What does not make another protocol: it names the run, the task or the machine, or is about the run's length and logs.
-_NO_PROTOCOL = ("preset", "seed", "device", "runs", "env.task", "env.obs", "env.processes")
+_NO_PROTOCOL = (
+    "preset",
+    "seed",
+    "device",
+    "runs",
+    "env.task",
+    "env.obs",
+    "env.processes",
+    "env.timeout",
+    "env.restarts",
+    "replay.storage",
+)
 
 
 @dataclass(frozen=True)
