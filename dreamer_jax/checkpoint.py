@@ -11,11 +11,13 @@ moment a run goes on as well, with new episodes. Every file is written beside it
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,18 +81,25 @@ class Checkpoints:
         moment: dict[str, np.ndarray] | None,
         score: float | None,
     ) -> None:
-        """Saves everything; the agent's files are written in the background. `score` is the evaluation's mean return."""
+        """Saves everything; the agent's files are written in the background. `score` is the evaluation's mean return.
+
+        Raises:
+          OSError: it cannot be written, or what was being written of the one before.
+        """
         if frames in self._manager.all_steps():
             return
         self._save_replay(replay)
         self._save_moment(frames, moment, replay)
         # Copies: the state's buffers are donated to the next update while the files are still being written.
         arrays = jax.tree.map(lambda x: np.array(x, copy=True), _storable(state))
-        self._manager.save(
-            frames,
-            args=ocp.args.Composite(agent=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave({"format": FORMAT, **host})),
-            metrics=None if score is None else {"score": float(score)},
-        )
+        with self._writing():
+            self._manager.save(
+                frames,
+                args=ocp.args.Composite(
+                    agent=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave({"format": FORMAT, **host})
+                ),
+                metrics=None if score is None else {"score": float(score)},
+            )
 
     def steps(self) -> list[int]:
         """Frames at which there is a checkpoint, oldest first."""
@@ -235,10 +244,30 @@ class Checkpoints:
             raise DamagedError(message, self.run, frames)
         self._saved_records = end
 
+    def wait(self) -> None:
+        """Waits for files that are still being written.
+
+        Raises:
+          OSError: they cannot be.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+
     def close(self) -> None:
-        """Waits for files that are still being written."""
-        self._manager.wait_until_finished()
+        """Ends the writing; whoever wants to know whether it went well calls `wait` before."""
+        with contextlib.suppress(OSError):
+            self.wait()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Makes an OSError of what Orbax raises where files cannot be written, which is of no common class."""
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(errno.EIO, " ".join(str(error).split())[:300], str(self.run / "checkpoints")) from error
 
     def _segments(self) -> list[tuple[int, int, Path]]:
         """(begin, end, path) of the saved segments in order."""

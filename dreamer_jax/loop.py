@@ -252,29 +252,45 @@ class _Training:
         self.in_step = False  # what is saved then has no moment
 
     def train(self) -> list[Path]:
-        """Runs to the end of the frame budget, or until Ctrl-C."""
-        with _stop_on_signal(self):
-            try:
-                self._interact()
-            except ActionError:  # of an agent that is not worth a checkpoint
-                raise
-            except (EnvError, DivergedError):
-                for i in self.active:
-                    self._save(i)
-                raise
+        """Runs to the end of the frame budget, or until Ctrl-C.
+
+        Raises:
+          ConfigError: a run folder cannot be written any more; what was saved before is whole.
+        """
+        folders = [run.folder for run in self.runs]
+        again = f"python scripts/train.py --resume {' '.join(map(str, folders))}"
+        try:
+            with _stop_on_signal(self):
+                self._interact_and_save()
+            self.progress.close()
+            for i, run in enumerate(self.runs):
+                if self.stop_requested:
+                    run.draw()
+                else:
+                    run.finish(self.players, self.final[i])
+        except OSError as error:
+            reason = f"{error.filename or folders[0]} cannot be written: {error.strerror}"
+            raise ConfigError(
+                f"{reason}. The run has ended at frame {self._frames}; what was saved before is whole. Make room, then: {again}"
+            ) from error
+        if self.stop_requested:
+            print(f"Stopped at frame {self._frames}. Go on with: {again}")
+        return folders
+
+    def _interact_and_save(self) -> None:
+        """The loop, and a checkpoint at its end: also where an environment or the agent fails."""
+        try:
+            self._interact()
+        except ActionError:  # of an agent that is not worth a checkpoint
+            raise
+        except (EnvError, DivergedError):
             for i in self.active:
                 self._save(i)
-        self.progress.close()
-        folders = [run.folder for run in self.runs]
-        if self.stop_requested:
-            for run in self.runs:
-                run.draw()
-            again = " ".join(map(str, folders))
-            print(f"Stopped at frame {self._frames}. Go on with: python scripts/train.py --resume {again}")
-        else:
-            for i, run in enumerate(self.runs):
-                run.finish(self.players, self.final[i])
-        return folders
+            raise
+        for i in self.active:
+            self._save(i)
+        for run in self.runs:
+            run.wait()
 
     def _interact(self) -> None:
         """The loop: act, store, learn, step."""

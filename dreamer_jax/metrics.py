@@ -5,6 +5,7 @@ A row is a flat mapping. Every row has `kind` ("train", "episode" or "eval"), `f
 kind.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -85,8 +86,9 @@ class MetricsLog:
             self._wandb.log(scalars | {name: plain[name] for name in COUNTERS})
 
     def close(self) -> None:
-        """Flushes and closes every sink."""
-        self._file.close()
+        """Closes every sink. Rows were flushed when they were written; whoever could not was told then."""
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
         if self._wandb is not None:

@@ -169,6 +169,10 @@ class SeedRun:
         }
         self._checkpoints.save(self.counters.frames, agent, host, self.replay, moment, score)
 
+    def wait(self) -> None:
+        """Waits for checkpoints that are still being written. Raises OSError if they cannot be."""
+        self._checkpoints.wait()
+
     def restore_agent(self, like: AgentState) -> AgentState:
         """The agent of the checkpoint that the run goes on from; newer checkpoints are set aside."""
         assert self._resume_from is not None

@@ -51,6 +51,7 @@ JOINING = {
     "studies",
     "ppo",
     "seed_run",
+    "survival",
 }
 MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | {"envs", "report", "benchmark"})
 
