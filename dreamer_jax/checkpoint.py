@@ -255,9 +255,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Ends the writing; whoever wants to know whether it went well calls `wait` before."""
-        with contextlib.suppress(OSError):
-            self.wait()
-        self._manager.close()
+        with contextlib.suppress(OSError), self._writing():
+            self._manager.close()  # which waits
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

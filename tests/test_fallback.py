@@ -1,5 +1,6 @@
 """A run whose newest checkpoint is damaged or that has none yet, and two processes on one run."""
 
+import errno
 import io
 import shutil
 import signal
@@ -12,6 +13,7 @@ from counting import tiny_config
 from stopping import assert_same, last, rows, stop_next_run
 
 from dreamer_jax import loop
+from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import ConfigError
 from dreamer_jax.runs import create_run
 
@@ -96,6 +98,62 @@ def test_a_run_without_a_checkpoint_begins_again(tmp_path, whole, capsys):
     assert f"{run} has no checkpoint yet: it begins again" in capsys.readouterr().out
     assert rows(run) == rows(whole)
     assert_same(last(run), last(whole))
+
+
+def full(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def resources(*arguments, **options):
+    raise ValueError("RESOURCE_EXHAUSTED: Failed to write 30467 bytes: No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("place", "failure", "message"),
+    [
+        ("dreamer_jax.checkpoint.write_arrays", full, "No space left on device"),
+        ("orbax.checkpoint.CheckpointManager.save", full, "No space left on device"),
+        ("orbax.checkpoint.CheckpointManager.wait_until_finished", resources, "RESOURCE_EXHAUSTED: Failed to write"),
+        ("dreamer_jax.metrics.MetricsLog.write", full, "No space left on device"),
+    ],
+)
+def test_a_full_disk_ends_the_run_in_one_line(tmp_path, whole, stop_after, place, failure, message):
+    """After the checkpoint at 20 it is full; with room again the run goes on from there and is the same."""
+    stop_after(20, place, failure)
+    with pytest.raises(ConfigError) as refused:
+        loop.train(tiny_config(tmp_path, **CHANGES))
+    [run] = (tmp_path / "import_counting_seeded_length").iterdir()
+    text = str(refused.value)
+    assert message in text
+    assert "what was saved before is whole. Make room, then: python scripts/train.py --resume " + str(run) in text
+    assert "\n" not in text
+    stop_after(None)
+    loop.resume(run)
+    assert rows(run) == rows(whole)
+    assert_same(last(run), last(whole))
+
+
+@pytest.fixture
+def stop_after():
+    """stop_after(frames, place, failure): what stands at `place` fails from then on; frames None: nothing does."""
+    patches = pytest.MonkeyPatch()
+
+    def set_up(frames, place="", failure=None):
+        patches.undo()
+        if frames is None:
+            return
+        save = Checkpoints.save
+
+        def saving(self, at, *rest):
+            save(self, at, *rest)
+            if at >= frames:
+                self.wait()
+                patches.setattr(place, failure)
+
+        patches.setattr(Checkpoints, "save", saving)
+
+    yield set_up
+    patches.undo()
 
 
 HOLD = """
