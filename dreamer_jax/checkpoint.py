@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from dreamer_jax.config import Config
-from dreamer_jax.replay import Replay, ReplayError
+from dreamer_jax.config import Config, brief, shown
+from dreamer_jax.host_state import FORMAT, HostState, read_host
+from dreamer_jax.replay import Replay
 from dreamer_jax.runs import CheckpointError, DamagedError, write_arrays
 from dreamer_jax.types import AgentState
 
@@ -35,7 +36,6 @@ from dreamer_jax.types import AgentState
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 SEGMENT = re.compile(r"(\d+)-(\d+)\.npz")
-FORMAT = 2  # of `host`; 1 had no configuration
 # Sections and settings that a run may go on with changed: they make no other run of it.
 FREE = ("train", "runs", "device", "replay.storage", "env.processes", "env.timeout", "env.restarts")
 PIECE = 4096  # records whose latents are read at once
@@ -56,27 +56,28 @@ class Checkpoints:
         policies = checkpoint_managers
         if keep is None and not (run / "checkpoints").is_dir():
             raise CheckpointError(f"{run} has no checkpoints; train longer, or give another run folder")
-        self._manager = ocp.CheckpointManager(
-            (run / "checkpoints").absolute(),
-            item_names=("agent", "host"),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(keep),
-                        policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
-                    ]
-                ),
-                best_fn=_score,  # without it scores are neither saved nor looked up
-                read_only=keep is None,
-                cleanup_tmp_directories=keep is not None,
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(keep),
+                    policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
+                ]
             ),
+            best_fn=_score,  # without it scores are neither saved nor looked up
+            read_only=keep is None,
+            cleanup_tmp_directories=keep is not None,
         )
+        folder = (run / "checkpoints").absolute()
+        try:
+            self._manager = ocp.CheckpointManager(folder, item_names=("agent", "host"), options=options)
+        except Exception as error:  # here and below: what Orbax raises of a file that it cannot read is open-ended
+            raise CheckpointError(f"{folder} is damaged: {brief(error)}") from None
 
     def save(
         self,
         frames: int,
         state: AgentState,
-        host: dict[str, Any],
+        host: HostState,
         replay: Replay,
         moment: dict[str, np.ndarray] | None,
         score: float | None,
@@ -92,13 +93,10 @@ class Checkpoints:
         self._save_moment(frames, moment, replay)
         # Copies: the state's buffers are donated to the next update while the files are still being written.
         arrays = jax.tree.map(lambda x: np.array(x, copy=True), _storable(state))
+        saved = {"agent": ocp.args.StandardSave(arrays), "host": ocp.args.JsonSave(host.model_dump())}
         with self._writing():
             self._manager.save(
-                frames,
-                args=ocp.args.Composite(
-                    agent=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave({"format": FORMAT, **host})
-                ),
-                metrics=None if score is None else {"score": float(score)},
+                frames, args=ocp.args.Composite(**saved), metrics=None if score is None else {"score": float(score)}
             )
 
     def steps(self) -> list[int]:
@@ -115,11 +113,15 @@ class Checkpoints:
         if steps and which == "last":
             return steps[-1]
         if which == "best":
-            best = self._manager.best_step()
+            try:
+                best = self._manager.best_step()
+            except Exception as error:
+                raise CheckpointError(f"the scores in {self.run / 'checkpoints'} are damaged: {brief(error)}") from None
             if best in steps:
                 return best
-        elif which.isdigit() and int(which) in steps:
-            return int(which)
+        for step in steps:
+            if which == str(step):
+                return step
         raise CheckpointError(f"{self.run} has no checkpoint {which!r}; it has {steps or 'none'} (or: last, best)")
 
     def restore_agent(self, frames: int, like: AgentState) -> AgentState:
@@ -133,9 +135,8 @@ class Checkpoints:
         path = self.run / "checkpoints" / str(frames)
         try:
             saved = self._manager.restore(frames, args=ocp.args.Composite(agent=ocp.args.StandardRestore(abstract)))["agent"]
-        except (ValueError, KeyError, OSError, TypeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            message = f"checkpoint {path} does not fit this run's config.yaml or is damaged: {reason}"
+        except Exception as error:
+            message = f"checkpoint {path} does not fit this run's config.yaml or is damaged: {brief(error)}"
             raise DamagedError(message, self.run, frames) from None
         # Orbax gives arrays of whatever shape was saved.
         for (name, asked), found in zip(jax.tree_util.tree_leaves_with_path(abstract), jax.tree.leaves(saved), strict=True):
@@ -146,33 +147,40 @@ class Checkpoints:
                 )
         return AgentState(**{"slow_encoder": {}, **saved, "key": jax.random.wrap_key_data(saved["key"])})
 
-    def restore_host(self, frames: int) -> dict[str, Any]:
-        """The counters saved at `frames`.
+    def restore_host(self, frames: int) -> HostState:
+        """The counters saved at `frames`, and what else is saved with them.
 
         Raises:
           CheckpointError: they are those of a newer version of this project.
-          DamagedError: they cannot be read.
+          DamagedError: they cannot be read or used.
         """
         path = self.run / "checkpoints" / str(frames) / "host"
         try:
-            host = self._manager.restore(frames, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
-            found = host.get("format", 1)
-        except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
-            raise DamagedError(f"{path} is damaged: {' '.join(str(error).split())[:300]}", self.run, frames) from None
-        if found != FORMAT and found != 1:
+            values = self._manager.restore(frames, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
+        except Exception as error:
+            raise DamagedError(f"{path} is damaged: {brief(error)}", self.run, frames) from None
+        found = values.get("format") if isinstance(values, dict) else None
+        if isinstance(found, int) and found > FORMAT:
             raise CheckpointError(
-                f"{path} has format {found}; this version reads 1 and {FORMAT}. Install the version that wrote it"
+                f"{path} has format {shown(found)}; this version reads 1 and {FORMAT}. Install the version that wrote it"
             )
-        return host
+        try:
+            return read_host(values)
+        except ValueError as error:
+            raise DamagedError(f"{path} is damaged: {error}", self.run, frames) from None
 
-    def check_config(self, frames: int, host: dict[str, Any], config: Config) -> None:
-        """Raises CheckpointError where the checkpoint was saved under other settings than `config`, with a list of them.
+    def check_config(self, frames: int, host: HostState, config: Config) -> None:
+        """Compares the settings that the checkpoint was saved under with `config`; those in `FREE` may differ.
 
-        Those in `FREE` may differ. Checkpoints of before settings were saved pass.
+        Checkpoints of before settings were saved pass.
+
+        Raises:
+          CheckpointError: other settings, with a list of them.
+          DamagedError: what the checkpoint counts does not fit the settings or its own name.
         """
-        was, now = _flat(host.get("config", {})), _flat(config.model_dump(by_alias=True))
+        was, now = _flat(host.config), _flat(config.model_dump(by_alias=True))
         differing = [
-            f"{name}: {was[name]} in the checkpoint, {now[name]} in config.yaml"
+            f"{name}: {shown(was[name])} in the checkpoint, {shown(now[name])} in config.yaml"
             for name in sorted(was.keys() & now.keys())  # others came or went with a version
             if not {name, name.partition(".")[0]} & set(FREE) and was[name] != now[name]
         ]
@@ -181,6 +189,9 @@ class Checkpoints:
             raise CheckpointError(
                 f"checkpoint {path} is of another configuration: {'; '.join(differing)}. Put the old values back"
             )
+        if problem := host.problem(frames, config):
+            path = self.run / "checkpoints" / str(frames) / "host"
+            raise DamagedError(f"{path} is damaged: {problem}", self.run, frames)
 
     def restore_moment(self, frames: int, replay: Replay) -> dict[str, np.ndarray] | None:
         """What was on the way when the checkpoint was saved; puts the latents into `replay`.
@@ -192,11 +203,10 @@ class Checkpoints:
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
-                moment = {name: file[name] for name in file.files if not name.startswith("replay/")}
+                moment = _arrays(file, [name for name in file.files if not name.startswith("replay/")])
                 _read_into(replay.latents(), file.zip)
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())[:300]
-            print(f"{path} cannot be read: {reason}. The run goes on with new episodes", flush=True)
+        except Exception as error:  # as in `_read_arrays`
+            print(f"{path} cannot be read: {brief(error)}. The run goes on with new episodes", flush=True)
             return None
         return moment
 
@@ -232,12 +242,13 @@ class Checkpoints:
             if first > position:
                 break
             try:
-                with np.load(path, allow_pickle=False) as segment:
-                    cut = slice(max(first, begin) - first, min(last, end) - first)
-                    replay.write(max(first, begin), {name: segment[name][:, cut] for name in segment.files})
-            except (OSError, EOFError, ValueError, zipfile.BadZipFile, ReplayError) as error:
-                message = f"replay segment {path} cannot be read: {' '.join(str(error).split())}"
-                raise DamagedError(message, self.run, frames) from None
+                segment = _read_arrays(path)
+                if short := [name for name, values in segment.items() if values.ndim < 2 or values.shape[1] != last - first]:
+                    raise ValueError(f"{shown(short[0])} does not hold the {last - first} records of the file's name")
+                cut = slice(max(first, begin) - first, min(last, end) - first)
+                replay.write(max(first, begin), {name: values[:, cut] for name, values in segment.items()})
+            except ValueError as error:
+                raise DamagedError(f"replay segment {path} cannot be read: {error}", self.run, frames) from None
             position = last
         if position < end:
             message = f"{self.run / 'replay'} lacks records {position} to {end} that the checkpoint at frame {frames} needs"
@@ -313,7 +324,7 @@ class Checkpoints:
         ends = [replay.added]
         for frames in self.steps():
             with contextlib.suppress(DamagedError):
-                ends.append(self.restore_host(frames)["replay_end"])
+                ends.append(self.restore_host(frames).replay_end)
         return min(ends) - replay.length
 
 
@@ -341,6 +352,28 @@ def _read_into(latents: dict[str, np.ndarray], archive: zipfile.ZipFile) -> None
                 for begin in range(0, len(of_env), PIECE):
                     piece = of_env[begin : begin + PIECE]
                     piece[:] = np.frombuffer(streams[name].read(piece.nbytes), values.dtype).reshape(piece.shape)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads what `write_arrays` wrote. Pickled objects are not loaded: that would run code of theirs.
+
+    Raises:
+      ValueError: the file cannot be read; one line says why.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _arrays(file, file.files)
+    except Exception as error:  # zipfile, zlib, struct and NumPy have their own ways to fail on damaged bytes
+        raise ValueError(brief(error)) from None
+
+
+def _arrays(file: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Some of an archive's arrays; ValueError for what is none."""
+    arrays = {name: file[name] for name in names}
+    for name, values in arrays.items():
+        if not isinstance(values, np.ndarray):
+            raise ValueError(f"{shown(name)} is no array")
+    return arrays
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -61,7 +61,7 @@ def _take_seeds(arguments: Sequence[str]) -> tuple[int, list[str]]:
         return 1, list(arguments)
     at = arguments.index("--seeds")
     value = arguments[at + 1] if at + 1 < len(arguments) else "nothing"
-    if not value.isdigit() or int(value) < 1:
+    if not value.isdecimal() or len(value) > 9 or int(value) < 1:
         raise ConfigError(f"--seeds {value}: a number of agents was expected, at least 1")
     return int(value), [*arguments[:at], *arguments[at + 2 :]]
 

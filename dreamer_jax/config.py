@@ -15,9 +15,12 @@ from typing import Annotated, Any, Literal
 import tyro
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 DEFAULT_PRESET = "cartpole"
+_PRINTABLE = r"^\P{C}+$"  # no control characters: tables show it
+LARGEST = 2**53  # of whole numbers: larger ones are no count of anything, and no float holds them exactly
 
 
 class ConfigError(ValueError):
@@ -26,6 +29,27 @@ class ConfigError(ValueError):
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _numbers_are_countable(cls, value: Any) -> Any:
+        if isinstance(value, int) and value > LARGEST:
+            raise PydanticCustomError("too_large", "at most {limit} was expected", {"limit": LARGEST})
+        return value
+
+
+def shown(value: Any) -> str:
+    """A value as it was written, in 80 characters at most and on one line, however long or deep it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists within lists
+        return f"a very long {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def brief(error: BaseException) -> str:
+    """What an error says, in 300 characters at most and on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _none_from_text(value: Any) -> Any:
@@ -37,6 +61,7 @@ class EnvConfig(_Section):
 
     task: str = Field(
         default="gym:CartPole-v1",
+        pattern=_PRINTABLE,
         description="gym:<registered id>, dmc:<domain>_<task>, atari:<game> or import:<package.module>:<function>",
     )
     obs: Literal["state", "pixels", "both"] = Field(default="state", description="what dmc tasks show [choice]")
@@ -64,7 +89,9 @@ class EnvConfig(_Section):
             families = ("dmc:", "atari:") if name == "image_size" else ("dmc:",)
             if value != type(self).model_fields[name].default and not self.task.startswith(families):
                 known = " and ".join(family.rstrip(":") for family in families)
-                raise ValueError(f"env.{name}={value!r} is for {known} tasks only; leave it out for env.task={self.task!r}")
+                raise ValueError(
+                    f"env.{name}={value!r} is for {known} tasks only; leave it out for env.task={shown(self.task)}"
+                )
         return self
 
 
@@ -145,9 +172,9 @@ class ModelConfig(_Section):
     def _compiles(cls, value: str, info: ValidationInfo) -> str:
         try:
             re.compile(value)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(
-                f"model.{info.field_name}={value!r} is not a regular expression ({error}); "
+                f"model.{info.field_name}={shown(value)} is not a regular expression ({brief(error)}); "
                 "'.*' takes every key, 'a|b' two of them"
             ) from None
         return value
@@ -161,8 +188,12 @@ class ModelConfig(_Section):
         asked = values.get("size", "200m")
         widths = dict(zip(_WIDTHS, _SIZES["200m" if asked == "custom" else asked], strict=True))
         values = widths | values
-        named = {tuple(str(width) for width in sizes): name for name, sizes in _SIZES.items()}
-        return values | {"size": named.get(tuple(str(values[name]) for name in _WIDTHS), "custom")}
+        given = [values[name] for name in _WIDTHS]
+
+        def of_size(sizes: tuple[int, ...]) -> bool:
+            return all(value in (width, str(width)) for value, width in zip(given, sizes, strict=True))
+
+        return values | {"size": next((name for name, sizes in _SIZES.items() if of_size(sizes)), "custom")}
 
     @model_validator(mode="after")
     def _blocks_divide(self) -> "ModelConfig":
@@ -329,7 +360,7 @@ class ReplayConfig(_Section):
 class TrainConfig(_Section):
     """How long a run lasts and what it leaves behind."""
 
-    frames: int = Field(default=10_000, ge=1, description="length of the run [simulator steps]")
+    frames: int = Field(default=10_000, ge=1, le=10**10, description="length of the run [simulator steps]")
     log_every: int = Field(default=250, ge=1, description="distance of metrics rows [simulator steps]")
     eval_every: int = Field(
         default=2_000, ge=0, description="distance of evaluations with checkpoints; 0: none [simulator steps]"
@@ -349,7 +380,9 @@ class TrainConfig(_Section):
 class Config(_Section):
     """A whole run."""
 
-    preset: str = Field(default=DEFAULT_PRESET, description="name of the preset this configuration started from")
+    preset: str = Field(
+        default=DEFAULT_PRESET, pattern=_PRINTABLE, description="name of the preset this configuration started from"
+    )
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of parameters, environments and replay")
     device: Literal["auto", "cpu", "gpu", "tpu"] = Field(default="auto", description="where the compiled step runs")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -425,12 +458,24 @@ def parse_config(values: Mapping[str, Any], source: str) -> Config:
         raise ConfigError(f"{source}: {_describe(error)}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without aliases: a few lines of them can stand for gigabytes, or contain themselves."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(
+                problem=f"write out *{event.anchor}: aliases are not read", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML mapping without running any code in it."""
     try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except Exception as error:  # what PyYAML raises is open-ended: "!!bool x" a KeyError, "!!int" of nothing an IndexError
+        raise ConfigError(f"{path} cannot be read as YAML: {brief(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}; a mapping of fields to values was expected")
     return values
@@ -439,7 +484,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def write_yaml(config: Config, path: Path) -> None:
     """Writes the resolved configuration, through a temporary file."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False))
+    temporary.write_text(yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False), encoding="utf-8")
     os.replace(temporary, path)
 
 
@@ -497,11 +542,11 @@ def _describe(error: ValidationError) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
-        return f"unknown field {name!r}{_nearest(name, [known for known, _ in field_names()])}{more}"
+        return f"unknown field {shown(name)}{_nearest(name, [known for known, _ in field_names()])}{more}"
     message = problem["msg"].removeprefix("Value error, ")
     if not name or problem["type"] == "value_error":
         return f"{message}{more}"
     names = dict(field_names())
     unit = f" ({names[name].description})" if name in names else ""
     message = message[0].lower() + message[1:]
-    return f"{name}={problem['input']!r}: {message}{unit}{more}"
+    return f"{name}={shown(problem['input'])}: {message}{unit}{more}"

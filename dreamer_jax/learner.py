@@ -16,6 +16,7 @@ import numpy as np
 from dreamer_jax import rssm
 from dreamer_jax.config import Config
 from dreamer_jax.devices import seed_sharding
+from dreamer_jax.moment import AFTER_UPDATES
 from dreamer_jax.networks import Networks
 from dreamer_jax.replay import Replay, Sequences
 from dreamer_jax.train_step import acting_params, compile_train_step
@@ -172,6 +173,26 @@ class Learner:
             found |= {"latents/deter": np.asarray(stored.deter[index]), "latents/stoch": np.asarray(stored.stoch[index])}
             found["latents/refused"] = np.float32(self.notice()[index])
         return found
+
+    def pending_like(self) -> dict[str, Any]:
+        """Shapes and dtypes of all that `pending` can return, by name. Traces the step, which its first call then need not."""
+        seeds = len(self._replays)
+        batch = (seeds, self._batch_size, self._replays[0].sequence_length)
+        stored: dict[str, Any] = {
+            name: jax.ShapeDtypeStruct((*batch, *values.shape[2:]), values.dtype)
+            for name, values in self._replays[0].storage.items()
+            if not name.startswith("latent/")
+        }
+        obs: dict[str, Any] = {name.removeprefix("obs/"): stored.pop(name) for name in list(stored) if name.startswith("obs/")}
+        _, metrics, latents = jax.eval_shape(self._train_step, self.state, Batch(obs=obs, **stored, start=self._zero_state))
+        like = dict(self.pending(0)) | {f"metrics/{name}": sums for name, sums in metrics.items()}
+        if self._replays[0].latent:
+            place = jax.ShapeDtypeStruct(batch[:2], np.int64)
+            latents = vars(jax.eval_shape(self._to_stored, latents))
+            like |= {"latents/env": place, "latents/first": place, "latents/refused": metrics["refused"]}
+            like |= {f"latents/{name}": x for name, x in latents.items()}
+        own = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in like.items() if name.startswith(AFTER_UPDATES)}
+        return like | own
 
     def restore_pending(self, saved: Sequence[dict[str, np.ndarray]]) -> None:
         """Puts back what `pending` returned for each seed at the same moment."""

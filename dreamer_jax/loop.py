@@ -25,6 +25,7 @@ from dreamer_jax.evaluation import Policy, read_specs
 from dreamer_jax.learner import Learner
 from dreamer_jax.memory import MIB, resident_memory
 from dreamer_jax.metrics import Progress
+from dreamer_jax.moment import Moment, misfit
 from dreamer_jax.networks import Networks, build_networks, key_layers
 from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay, TrainRatio
@@ -179,7 +180,7 @@ def _checkpoints_to_resume(
                 raise CheckpointError(f"{folder}: none of its checkpoints can be read; see above what is wrong with each")
             if steps and (len(folders) == 1 or steps[-1] >= config.train.frames):
                 steps = steps[-1:]
-            saved.append({checkpoints.restore_host(frames)["counters"]["records"]: frames for frames in steps})
+            saved.append({checkpoints.restore_host(frames).counters.records: frames for frames in steps})
     if not any(saved):
         return [None] * len(folders)
     finished = [max(frames.values(), default=0) >= config.train.frames for config, frames in zip(configs, saved, strict=True)]
@@ -442,9 +443,10 @@ class _Training:
         """The first record, carry and previous action: where the runs were stopped if they know it, else at new episodes."""
         envs, count = self.envs, self.config.env.num_envs
         carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(self.runs), *x.shape)), initial_carry(self.nets, count))
+        self.carry, self.prev_action = carry, np.zeros((envs.num_envs, envs.action_spec.size), np.float32)
         moments = [run.moment for run in self.runs if run.moment]
-        if len(moments) < len(self.runs):
-            return envs.reset(), carry, np.zeros((envs.num_envs, envs.action_spec.size), np.float32)
+        if len(moments) < len(self.runs) or not self._fit(moments):
+            return envs.reset(), carry, self.prev_action
         # A run that had ended before the others lacks what came later, and has no more need of it.
         lead = moments[self.runs.index(self._lead)]
         shared = {name: value for name, value in lead.items() if name == "summed" or name.startswith(("metrics/", "latents/"))}
@@ -469,6 +471,23 @@ class _Training:
         prev_action = np.concatenate([moment["prev_action"] for moment in moments])
         carry = jax.tree.unflatten(jax.tree.structure(carry), leaves)
         return step, jax.tree.map(jnp.asarray, carry), np.where(step.is_first[:, None], 0, prev_action)
+
+    def _fit(self, moments: Sequence[Moment]) -> bool:
+        """Whether the runs can go on from these moments; prints why not."""
+        like = {**self._moment(0), **self.learner.pending_like()}
+        like |= {"episodes/total": self.runs[0].episodes.total, "episodes/length": self.runs[0].episodes.length}
+        problems = [misfit(moment, like, run.replay.added) for run, moment in zip(self.runs, moments, strict=True)]
+        between = [
+            {name: moment[name].tolist() if name == "summed" else None for name in moment if name in like}
+            for run, moment in zip(self.runs, moments, strict=True)
+            if run.active
+        ]
+        if not any(problems) and any(names != between[0] for names in between):
+            problems[0] = "the runs were saved at different moments"
+        for run, problem in zip(self.runs, problems, strict=True):
+            if problem:
+                print(f"{run.folder}: moment cannot be used: {problem}. The run goes on with new episodes", flush=True)
+        return not any(problems)
 
 
 def _episode(moment: dict[str, np.ndarray], index: int) -> EpisodeState:

@@ -20,11 +20,13 @@ import numpy as np
 from scipy.special import stdtrit
 from tqdm import tqdm
 
-from dreamer_jax.config import Config, ConfigError
+from dreamer_jax.config import Config, ConfigError, shown
 
 KINDS = ("train", "episode", "eval")
 COUNTERS = ("frames", "decisions", "updates", "wall_seconds")
 FILE_NAME = "metrics.jsonl"
+MOST = 10**11  # simulator steps, decisions, updates or seconds of a run
+NEEDED = {"train": (), "episode": ("return",), "eval": ("return_mean", "return_std")}  # numbers of a row, beside counters
 RETURN_WINDOW = 10  # episodes in the running mean of the return, here and in the plots
 LINE_WIDTH = 140  # longest progress line [characters]
 RATE_WINDOW = 20  # progress reports that the ETA looks back over
@@ -99,7 +101,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Reads the rows of a `metrics.jsonl`; null reads back as NaN. A torn last line (a killed run) is left out.
 
     Raises:
-      ConfigError: the file cannot be read, or a line before the last is no row.
+      ConfigError: the file cannot be read, a line before the last is not JSON, or one is no row: of an unknown kind, with a
+        counter that is no count, or without a number that its kind has.
     """
     return [row for _, row in _read_lines(path)]
 
@@ -238,18 +241,48 @@ def _read_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append((line, _parse_row(line)))
-        except ValueError:
-            if number < len(lines):
-                raise ConfigError(f"{path}, line {number} is damaged: {line[:60]!r}; remove that line") from None
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            if number == len(lines):
+                break
+            problem = "it is not JSON"
+        else:
+            problem = _problem(row)
+        if problem:
+            raise ConfigError(f"{path}, line {number} is damaged: {problem}: {line[:60]!r}; remove that line") from None
+        rows.append((line, {name: math.nan if value is None else value for name, value in row.items()}))
     return rows
 
 
-def _parse_row(line: bytes) -> dict[str, Any]:
-    row = json.loads(line)
-    if not isinstance(row, dict) or any(name not in row for name in ("kind", *COUNTERS)):
-        raise ValueError("not a metrics row")
-    return {name: math.nan if value is None else value for name, value in row.items()}
+def _problem(row: Any) -> str | None:
+    """Why something is no metrics row; None where it is one."""
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str) or row["kind"] not in KINDS:
+        return f"it is no row of a kind in {KINDS}"
+    for name in COUNTERS:
+        if name not in row:
+            return f"it lacks {name!r}"
+        if not is_counter(name, row[name]):
+            return f"{name} is {shown(row[name])}: negative, not finite, not whole or beyond {MOST:.0e}"
+    for name in NEEDED[row["kind"]]:
+        if name not in row:
+            return f"it lacks a number, {name!r}"
+    for name, value in row.items():
+        words = isinstance(value, str) and name not in NEEDED[row["kind"]] and not name.startswith("loss/")
+        if value is not None and not words and not is_number(value):
+            return f"{shown(name)} is {shown(value)}; a number was expected"
+        if name == "return_std" and isinstance(value, int | float) and value < 0:
+            return f"return_std is {shown(value)}; a deviation is not negative"
+    return None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value read from JSON is a number that a run can have: what it logs comes from float32, below 4e38, and sums."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e50
+
+
+def is_counter(name: str, value: Any) -> bool:
+    """Whether a value read from JSON can be the counter `name` of a run: from 0 to `MOST`, and whole but for the time."""
+    return is_number(value) and 0 <= value <= MOST and (isinstance(value, int) or name == "wall_seconds")
 
 
 def _import_wandb() -> Any:

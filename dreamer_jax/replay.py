@@ -254,13 +254,12 @@ class Replay:
         Raises:
           ReplayError: records of other keys, shapes or dtypes than this replay's.
         """
+        count = next((values.shape[1] for values in records.values() if values.ndim > 1), 0)
         for name, values in self.storage.items():
-            expected = (self.num_envs, *values.shape[2:])
             came = records.get(name)
-            if came is None or (came.shape[0], *came.shape[2:]) != expected or came.dtype != values.dtype:
+            if came is None or came.shape != (self.num_envs, count, *values.shape[2:]) or came.dtype != values.dtype:
                 found = "nothing" if came is None else f"{came.dtype}{list(came.shape)}"
                 raise ReplayError(f"saved replay: {name!r} holds {found}; expected {values.dtype}[{self.num_envs}, n, ...]")
-        count = records["reward"].shape[1]
         steps = np.arange(begin, begin + count) % self.length
         for name, values in self.storage.items():
             values[:, steps] = records[name]

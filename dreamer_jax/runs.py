@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_jax.config import Config, ConfigError, parse_config, read_yaml, write_yaml
+from dreamer_jax.config import Config, ConfigError, brief, parse_config, read_yaml, shown, write_yaml
+from dreamer_jax.metrics import COUNTERS, is_counter, is_number
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "gymnasium", "dm_control", "mujoco", "numpy")
+POLICIES = ("deterministic", "sampled")
+RESULTS = ("return_mean", "return_std", "return_min", "return_max", "episodes")
 UNUSABLE_CHECKPOINT = 3  # exit status of a script that ends with a CheckpointError
 
 
@@ -40,17 +44,24 @@ def create_run(config: Config) -> Path:
     Raises:
       ConfigError: the folder exists, or cannot be written.
     """
-    task = config.env.task.replace(":", "_").replace("/", "_")
     stamp = time.strftime("%Y%m%dT%H%M%S")
-    run = Path(config.runs) / task / f"{config.preset}-{config.seed}-{stamp}"
+    run = Path(config.runs) / _folder_name(config.env.task) / f"{_folder_name(config.preset)}-{config.seed}-{stamp}"
     try:
         run.mkdir(parents=True, exist_ok=False)
         write_yaml(config, run / "config.yaml")
     except FileExistsError:
         raise ConfigError(f"run folder {run} exists; start again in a second, or choose another --runs folder") from None
-    except OSError as error:
-        raise ConfigError(f"run folder {run} cannot be written ({error.strerror}); choose another with --runs") from None
+    except (OSError, ValueError) as error:  # a ValueError for the name: a NUL in it
+        raise ConfigError(
+            f"run folder {shown(str(run))} cannot be written ({brief(error)}); choose another with --runs"
+        ) from None
     return run
+
+
+def _folder_name(text: str) -> str:
+    """`text` as the name of one folder: no separators, and not "." or ".."."""
+    name = re.sub(r"[:/\\\x00]", "_", text)
+    return name if name.strip(".") else "_"
 
 
 def open_run(run: Path) -> Config:
@@ -145,6 +156,57 @@ def describe_environment(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "git_commit": git_commit(),
     }
+
+
+def read_evaluation(run: Path) -> dict[str, Any] | None:
+    """The evaluation at the end of a run, from `evaluation.json`; None for a run that is not finished.
+
+    Raises:
+      ConfigError: it is damaged.
+    """
+    path = run / "evaluation.json"
+    evaluation = read_json(path)
+    if evaluation is None:
+        return None
+    results = [evaluation.get(policy) for policy in POLICIES]
+    whole = all(isinstance(of, dict) and all(is_number(of.get(name)) for name in RESULTS) for of in results)
+    if not whole or not all(is_counter(name, evaluation.get(name)) for name in COUNTERS):
+        raise ConfigError(f"{path} lacks a counter or a result; evaluate again with train.py --resume")
+    return evaluation
+
+
+def read_environment(run: Path) -> dict[str, Any]:
+    """Where a run happened, from `environment.json` (see `describe_environment`); empty where there is none.
+
+    Raises:
+      ConfigError: it is damaged.
+    """
+    path = run / "environment.json"
+    environment = read_json(path) or {}
+    found = environment.get("versions", {})
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise ConfigError(f"{path} is damaged: versions is not a mapping of names to texts")
+    for name in ("device", "machine", "cores", "git_commit"):
+        if not isinstance(value := environment.get(name), str | int | None):
+            raise ConfigError(f"{path} is damaged: {name} is {shown(value)}")
+    return environment
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The mapping in a JSON file; None if there is no file.
+
+    Raises:
+      ConfigError: it cannot be read, or holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON: {brief(error)}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}; a mapping was expected")
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,13 @@ from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config
 from dreamer_jax.envs import Step
 from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, summary, write_episode
+from dreamer_jax.host_state import FORMAT, Counters, HostState
 from dreamer_jax.learner import Refused
 from dreamer_jax.metrics import FILE_NAME, RETURN_WINDOW, MetricsLog, read_metrics, truncate
 from dreamer_jax.plots import draw_curves
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import DivergedError, describe_environment, write_arrays, write_json
 from dreamer_jax.types import ActingParams, AgentState
-
-
-@dataclass
-class Counters:
-    """What a run has done so far.
-
-    frames: simulator steps taken; decisions: actions taken = frames / action repeat; records: decisions + resets;
-    updates: gradient steps; policy_steps: calls of the policy; wall_seconds: time spent, earlier parts of the run included.
-    """
-
-    frames: int = 0
-    decisions: int = 0
-    records: int = 0
-    updates: int = 0
-    policy_steps: int = 0
-    wall_seconds: float = 0.0
 
 
 class Episodes:
@@ -158,15 +143,16 @@ class SeedRun:
         self.counters.wall_seconds = time.monotonic() - self._started
         if moment is not None:
             moment = {**moment, "episodes/total": self.episodes.total, "episodes/length": self.episodes.length}
-        host = {
-            "config": self.config.model_dump(by_alias=True),
-            "counters": asdict(self.counters),
-            "train_ratio": train_ratio,
-            "replay_end": self.replay.added,
-            "replay_queue": list(self.replay.queue),
-            "replay_rng": self.replay.rng.bit_generator.state,
-            "recent_returns": list(self.episodes.recent),
-        }
+        host = HostState(
+            format=FORMAT,
+            config=self.config.model_dump(by_alias=True),
+            counters=self.counters,
+            train_ratio=train_ratio,
+            replay_end=self.replay.added,
+            replay_queue=[list(window) for window in self.replay.queue],
+            replay_rng=dict(self.replay.rng.bit_generator.state),
+            recent_returns=list(self.episodes.recent),
+        )
         self._checkpoints.save(self.counters.frames, agent, host, self.replay, moment, score)
 
     def wait(self) -> None:
@@ -213,12 +199,12 @@ class SeedRun:
         """Puts back counters, train ratio, replay and, where it was saved, the moment."""
         host = self._checkpoints.restore_host(frames)
         self._checkpoints.check_config(frames, host, self.config)
-        self.counters = Counters(**host["counters"])
-        self.train_ratio = host["train_ratio"]
-        self._checkpoints.restore_replay(self.replay, frames, host["replay_end"])
-        self.replay.queue.extend((env, first) for env, first in host["replay_queue"])
-        self.replay.rng.bit_generator.state = host["replay_rng"]
-        self.episodes.recent.extend(host["recent_returns"])
+        self.counters = host.counters
+        self.train_ratio = host.train_ratio
+        self._checkpoints.restore_replay(self.replay, frames, host.replay_end)
+        self.replay.queue.extend((env, first) for env, first in host.replay_queue)
+        self.replay.rng.bit_generator.state = host.replay_rng
+        self.episodes.recent.extend(host.recent_returns)
         self.moment = self._checkpoints.restore_moment(frames, self.replay)
         truncate(self.folder, frames)
 

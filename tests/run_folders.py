@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dreamer_jax.config import load_config, write_yaml
+from dreamer_jax.host_state import Counters, HostState
 
 VERSIONS = {"python": "3.11.7", "jax": "0.10.2"}
 
@@ -38,6 +41,12 @@ def make_run(
         results = {"deterministic": result(evaluation), "sampled": result(evaluation - 10)}
         (folder / "evaluation.json").write_text(json.dumps({**counters(episodes[-1][0]), **results}))
     return folder
+
+
+def empty_record() -> HostState:
+    """What a checkpoint holds beside the agent, of a run that has done nothing."""
+    rng = dict(np.random.default_rng(0).bit_generator.state)
+    return HostState(counters=Counters(), train_ratio=None, replay_end=0, replay_queue=[], replay_rng=rng, recent_returns=[])
 
 
 def counters(frames: int) -> Mapping[str, float]:

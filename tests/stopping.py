@@ -39,7 +39,7 @@ def last(run: Path) -> dict[str, np.ndarray]:
     """Everything in a run's last checkpoint but for times: agent, counters, moment with the replay's latents."""
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         frames = checkpoints.resolve("last")
-        host = checkpoints.restore_host(frames)
+        host = checkpoints.restore_host(frames).model_dump()
     del host["counters"]["wall_seconds"], host["config"]
     folder = run / "checkpoints" / str(frames) / "agent"
     agent = ocp.StandardCheckpointer().restore(folder.absolute())

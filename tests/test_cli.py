@@ -83,6 +83,7 @@ def train(arguments: list[str]) -> None:
         (["--device", "tpu"], "--device tpu: JAX finds no such device here"),
         (["--resume", "no/such/run"], "no/such/run is not a run: it has no config.yaml"),
         (["--seeds", "none"], "--seeds none: a number of agents was expected, at least 1"),
+        (["--seeds", "²"], "--seeds ²: a number of agents was expected, at least 1"),
         (["--seed", str(2**31 - 1), "--seeds", "2"], f"--seeds 2: seed={2**31}: input should be less than 2147483648"),
         (["--seed", str(2**31)], f"preset cartpole: seed='{2**31}': input should be less than 2147483648"),
     ],

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from counting import Counting
+from run_folders import empty_record
 
 from dreamer_jax import evaluation
 from dreamer_jax.checkpoint import Checkpoints
@@ -149,7 +150,7 @@ def test_checkpoints_by_name_and_number(finished_run, tmp_path):
         with contextlib.closing(Checkpoints(run, keep=1)) as checkpoints:
             marked = jax.tree.map(lambda x, by=frames: x * 0 + by, state.actor.params)
             agent = dataclasses.replace(state, actor=state.actor.replace(params=marked))
-            checkpoints.save(frames, agent, {"replay_end": 0}, replay, None, score)
+            checkpoints.save(frames, agent, empty_record(), replay, None, score)
     for which, frames in (("last", 40), ("best", 20), ("20", 20), ("40", 40)):
         actor = load_policy(run, which)._params.actor
         assert {float(np.unique(leaf).item()) for leaf in jax.tree.leaves(actor)} == {frames}, which

@@ -31,6 +31,8 @@ HOST = {
     "metrics",
     "envs",
     "runs",
+    "host_state",
+    "moment",
     "announce",
     "memory",
     "plots",

@@ -47,7 +47,7 @@ def column(rows: list[dict[str, Any]], name: str) -> list[Any]:
 def saved_host(run: Path) -> dict[str, Any]:
     """Counters and the like in a run's last checkpoint."""
     with contextlib.closing(Checkpoints(run)) as checkpoints:
-        return checkpoints.restore_host(checkpoints.resolve("last"))
+        return checkpoints.restore_host(checkpoints.resolve("last")).model_dump()
 
 
 def leaves(state: AgentState) -> dict[str, np.ndarray]:
@@ -162,7 +162,7 @@ def test_the_seed_decides_everything(finished_run, tmp_path):
     one, two = ([{k: v for k, v in row.items() if k not in TIMING} for row in rows_of(run)] for run in (finished_run, again))
     assert one == two
     with contextlib.closing(Checkpoints(finished_run)) as first, contextlib.closing(Checkpoints(again)) as second:
-        assert first.restore_host(200)["replay_rng"] == second.restore_host(200)["replay_rng"]
+        assert first.restore_host(200).replay_rng == second.restore_host(200).replay_rng
 
 
 # Counting
@@ -338,7 +338,7 @@ def test_ctrl_c_ends_with_a_checkpoint_and_says_how_to_go_on(stopped):
 def test_everything_is_restored_as_it_was_saved(stopped, resumed):
     assert_same(resumed.started.state, stopped.saved.state)
     assert_same(resumed.started.replay, stopped.saved.replay)
-    assert resumed.started.rng == stopped.saved.host["replay_rng"]
+    assert resumed.started.rng == stopped.saved.host.replay_rng
     state = resumed.started.state
     assert state[".step"] == 8
     assert any("opt_state" in name and np.any(value) for name, value in state.items())

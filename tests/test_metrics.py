@@ -84,6 +84,46 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path, damage):
         read_metrics(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"kind": "test"}, "it is no row of a kind in"),
+        ({"kind": ["train"]}, "it is no row of a kind in"),
+        ({"frames": "x"}, "frames is 'x'"),
+        ({"frames": True}, "frames is True"),
+        ({"frames": 1.5}, "frames is 1.5"),
+        ({"updates": -1}, "updates is -1"),
+        ({"decisions": 10**400}, "decisions is 10000"),
+        ({"wall_seconds": math.inf}, "wall_seconds is inf"),
+        ({"wall_seconds": None}, "wall_seconds is None"),
+        ({"kind": "episode"}, "it lacks a number, 'return'"),
+        ({"kind": "episode", "return": "x"}, "'return' is 'x'; a number was expected"),
+        ({"kind": "eval", "return_mean": 1.0}, "it lacks a number, 'return_std'"),
+        ({"kind": "eval", "return_mean": 1.0, "return_std": -1.0}, "return_std is -1.0; a deviation is not negative"),
+        ({"loss/total": "x"}, "'loss/total' is 'x'; a number was expected"),
+        ({"x": 10**400}, "'x' is 1000"),
+        ({"x": math.inf}, "'x' is inf; a number was expected"),
+        ({"x": [1]}, "'x' is [1]; a number was expected"),
+    ],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_a_row_that_cannot_be_is_named(tmp_path, change, problem, last):
+    """Also in the last line, since it is not torn."""
+    rows = [make_row(1), {**make_row(2), **change}, *([] if last else [make_row(3)])]
+    (tmp_path / FILE_NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for reader in (lambda: read_metrics(tmp_path / FILE_NAME), lambda: truncate(tmp_path, 1)):
+        with pytest.raises(ConfigError, match="line 2 is damaged: ") as refused:
+            reader()
+        assert problem in str(refused.value)
+
+
+def test_lists_within_lists_are_no_row(tmp_path):
+    path = write_rows(tmp_path, [make_row(1), make_row(2)])
+    path.write_bytes(b"[" * 100_000 + b"\n" + path.read_bytes())
+    with pytest.raises(ConfigError, match="line 1 is damaged: it is not JSON"):
+        read_metrics(path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"metrics\.jsonl cannot be read"):
         read_metrics(tmp_path / FILE_NAME)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_data import assert_close
+from run_folders import empty_record
 
 from dreamer_jax import checkpoint, prototypes
 from dreamer_jax.checkpoint import Checkpoints
@@ -178,7 +179,7 @@ def test_checkpoints_hold_a_slow_encoder_only_where_there_is_one(tmp_path):
     nets, config, state = _prototype_agent()
     checkpoints = Checkpoints(tmp_path, keep=1)
     replay = Replay(nets.obs_specs, nets.action_spec, None, 40, 1, 4, False, 0)
-    checkpoints.save(1, state, {"replay_end": 0}, replay, None, None)
+    checkpoints.save(1, state, empty_record(), replay, None, None)
     checkpoints.close()
     like = jax.eval_shape(lambda key: init_agent(nets, config, key), jax.random.key(0))
     restored = Checkpoints(tmp_path).restore_agent(1, like)

@@ -131,7 +131,7 @@ def test_an_error_of_the_environment_loses_nothing(tmp_path):
     [run] = (tmp_path / "import_test_resume_breaking").iterdir()
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         assert checkpoints.steps() == [47]
-        assert checkpoints.restore_host(47)["replay_end"] == 47 + 10  # records of nine whole episodes and three of the tenth
+        assert checkpoints.restore_host(47).replay_end == 47 + 10  # records of nine whole episodes and three of the tenth
     loop.resume(run)
     assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 80
 

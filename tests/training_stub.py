@@ -63,7 +63,7 @@ def train(config: Config, folder: Path | None) -> None:
         while not stopped:
             time.sleep(0.01)
     if end == config.train.frames:
-        scores = {"return_std": 2.0, "episodes": 3}
+        scores = {"return_std": 2.0, "return_min": 0.0, "return_max": 200.0, "episodes": 3}
         evaluation = {
             name: {"return_mean": mean + config.seed, **scores} for name, mean in (("deterministic", 100.0), ("sampled", 50.0))
         }

@@ -1,6 +1,5 @@
 """The results of a benchmark: one document of every run and of the means over seeds. Imports no JAX."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,10 +9,10 @@ import numpy as np
 from dreamer_jax.benchmark.suites import Plan, Run, budget, settings
 from dreamer_jax.config import ConfigError
 from dreamer_jax.metrics import COUNTERS, FILE_NAME, read_metrics
+from dreamer_jax.runs import POLICIES, read_environment
 from dreamer_jax.scores import binned_returns
 
 BIN_WIDTHS = (25_000, 10_000, 5_000, 2_500, 1_000, 500, 250, 100, 50, 25, 10, 5, 1)
-POLICIES = ("deterministic", "sampled")
 SCORES = {
     "curve": "mean return of the training episodes that end in each bin; bins without one are interpolated",
     "last_bin": "mean return of the training episodes that end in the last bin; null without one",
@@ -141,10 +140,10 @@ def _environments(runs: Sequence[Run]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for run in runs:
         try:
-            environment = json.loads((run.folder / "environment.json").read_text()) if run.folder else None
-        except (OSError, ValueError):
+            environment = read_environment(run.folder) if run.folder else {}
+        except ConfigError:
             continue
-        if environment is None:
+        if not environment:
             continue
         same = next((known for known in found if {**known, "runs": None} == {**environment, "runs": None}), None)
         if same is None:

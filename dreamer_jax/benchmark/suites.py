@@ -4,7 +4,6 @@ OUTPUT/runs/<task>/<run>/   run folders as train.py leaves them; how far a bench
 """
 
 import difflib
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, Literal, get_args
 from dreamer_jax.announce import predicted_updates
 from dreamer_jax.config import Config, ConfigError, load_config
 from dreamer_jax.envs import make_env
-from dreamer_jax.runs import open_run
+from dreamer_jax.runs import open_run, read_evaluation
 
 # Tasks by their names in dm_control. The author's score files write them dmc_<name>.
 _PROPRIO = (
@@ -86,7 +85,7 @@ class Run:
     @property
     def _checkpoint(self) -> int | None:
         paths = (self.folder / "checkpoints").glob("*") if self.folder else ()
-        return max((int(path.name) for path in paths if path.name.isdigit()), default=None)
+        return max((int(path.name) for path in paths if path.name.isdecimal()), default=None)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -161,7 +160,7 @@ def read_runs(plan: Plan) -> list[Run]:
                 f"{plan.output} holds runs with other settings: {'; '.join(different)}. "
                 "Choose another --output, or the settings of these runs"
             )
-        run = Run(config, path.parent, read_evaluation(path.parent, config.train.frames))
+        run = Run(config, path.parent, final_evaluation(path.parent, config.train.frames))
         # Of several the one that got furthest counts. Names end with the time of the start: of equal ones, the newest.
         if run.key not in found or run.frames >= found[run.key].frames:
             found[run.key] = run
@@ -169,13 +168,13 @@ def read_runs(plan: Plan) -> list[Run]:
     return planned + list(found.values())
 
 
-def read_evaluation(folder: Path, frames: int) -> dict[str, Any] | None:
-    """The final evaluation of a run that went to the end of its budget of `frames`; None for any other."""
+def final_evaluation(folder: Path, frames: int) -> dict[str, Any] | None:
+    """The final evaluation of a run that went to the end of its budget of `frames`; None for any other, or a damaged one."""
     try:
-        evaluation = json.loads((folder / "evaluation.json").read_text())
-        return evaluation if evaluation["frames"] >= frames else None
-    except (OSError, ValueError, KeyError, TypeError):
+        evaluation = read_evaluation(folder)
+    except ConfigError:
         return None
+    return evaluation if evaluation and evaluation["frames"] >= frames else None
 
 
 def settings(config: Config) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """From run folders to tables: what each run reached, after how many steps, in what time. Imports no JAX."""
 
-import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +8,11 @@ from typing import Any
 import numpy as np
 
 from dreamer_jax.config import Config, ConfigError
-from dreamer_jax.metrics import COUNTERS, FILE_NAME, RETURN_WINDOW, read_metrics
-from dreamer_jax.runs import open_run
+from dreamer_jax.metrics import FILE_NAME, RETURN_WINDOW, read_metrics
+from dreamer_jax.runs import POLICIES, RESULTS, open_run, read_environment, read_evaluation
 
-POLICIES = ("deterministic", "sampled")
-RESULTS = ("return_mean", "return_std", "return_min", "return_max", "episodes")
 COLUMNS = ("task", "preset", "seed", "frames", "updates", "solved at", *POLICIES, "minutes", "device")
 ENVIRONMENT = ("versions", "device", "machine", "cores", "git_commit")
-_NEEDED = {"episode": ("return",), "eval": ("return_mean",)}
 
 
 @dataclass(frozen=True)
@@ -74,22 +69,7 @@ def read_run(path: Path) -> Run:
     """
     config = open_run(path)
     rows = read_metrics(path / FILE_NAME) if (path / FILE_NAME).is_file() else []
-    for row in rows:
-        if not all(_is_number(row.get(name)) for name in (*COUNTERS, *_NEEDED.get(row["kind"], ()))):
-            raise ConfigError(f"{path / FILE_NAME} holds a row of kind {row['kind']!r} that lacks a number: {str(row)[:100]}")
-        if not all(math.isfinite(row[name]) for name in COUNTERS):
-            raise ConfigError(f"{path / FILE_NAME} holds a row whose counters are not finite: {str(row)[:100]}")
-    evaluation = _read_json(path / "evaluation.json")
-    if evaluation is not None:
-        results = [evaluation.get(policy) for policy in POLICIES]
-        numbers = [evaluation.get(name) for name in COUNTERS]
-        numbers += [result.get(name) for result in results if isinstance(result, dict) for name in RESULTS]
-        if len(numbers) < len(COUNTERS) + 2 * len(RESULTS) or not all(_is_number(value) for value in numbers):
-            raise ConfigError(f"{path / 'evaluation.json'} lacks a counter or a result; evaluate again with train.py --resume")
-    environment = _read_json(path / "environment.json") or {}
-    if not isinstance(environment.get("versions", {}), dict):
-        raise ConfigError(f"{path / 'environment.json'} is damaged: versions is not a mapping")
-    return Run(path, config, rows, evaluation, environment)
+    return Run(path, config, rows, read_evaluation(path), read_environment(path))
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[tuple[Path, str]]]:
@@ -191,20 +171,3 @@ def unused(name: str, taken: Iterable[str]) -> str:
 
 def _spread(result: dict[str, Any] | None) -> str:
     return "unfinished" if result is None else f"{result['return_mean']:.1f} ± {result['return_std']:.1f}"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping in a JSON file; None if there is no file."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds {type(content).__name__}; a mapping was expected")
-    return content
