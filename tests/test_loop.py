@@ -33,7 +33,7 @@ from dreamer_jax.types import AgentState
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-TIMING = {"wall_seconds", "updates_per_second"}
+TIMING = {"wall_seconds", "updates_per_second", "resident_mib"}  # and memory
 
 
 def rows_of(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -87,6 +87,7 @@ def test_a_run_leaves_its_folder(finished_run):
         "curves.png",
         "environment.json",
         "evaluation.json",
+        "lock",
     }
     assert finished_run.parent.name == "import_counting_five"
     assert finished_run.name.startswith("cartpole-0-")
@@ -173,7 +174,8 @@ def without_learning(monkeypatch):
     """Updates that only count themselves, and evaluations that are not played: for the accounting around them."""
 
     def count(nets, config, seeds):
-        return lambda state, batch: (dataclasses.replace(state, step=state.step + 1), {"loss/total": jnp.zeros(seeds)}, None)
+        metrics = {"loss/total": jnp.zeros(seeds), "refused": jnp.zeros(seeds)}
+        return lambda state, batch: (dataclasses.replace(state, step=state.step + 1), metrics, None)
 
     result = dict.fromkeys(("return_mean", "return_std", "return_min", "return_max", "length_mean"), 0.0) | {"episodes": 1}
     monkeypatch.setattr(learner_module, "compile_train_step", count)
@@ -383,7 +385,7 @@ def test_a_resumed_run_plays_no_episode_twice(resumed):
     with contextlib.closing(Checkpoints(resumed.run)) as checkpoints:
         config = parse_config(read_yaml(resumed.run / "config.yaml"), "file")
         replay = empty_replay(config)
-        checkpoints.restore_replay(replay, host["replay_end"])
+        checkpoints.restore_replay(replay, host["counters"]["frames"], host["replay_end"])
     noise = replay.read(0, replay.added)["obs/observation"][0, :, 1]
     assert len(np.unique(noise)) == len(noise) == 74
 
@@ -404,7 +406,7 @@ def test_rows_and_records_of_a_killed_run_are_forgotten(stopped_run, without_lea
     assert (host["counters"]["frames"], host["replay_end"]) == (62, 47 + 27)  # with the record of frame 40 and 4 resets
     with contextlib.closing(Checkpoints(stopped_run)) as checkpoints:
         replay = empty_replay(parse_config(read_yaml(stopped_run / "config.yaml"), "file"))
-        checkpoints.restore_replay(replay, host["replay_end"])
+        checkpoints.restore_replay(replay, host["counters"]["frames"], host["replay_end"])
     np.testing.assert_array_equal(replay.read(47, 54)["reward"][0], [5, *range(6)])
 
 

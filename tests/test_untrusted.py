@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -67,18 +68,20 @@ def test_a_pickle_in_a_moment_is_not_loaded(run, trap, capsys):
 
 
 @pytest.mark.parametrize("name", ["reward", "obs/observation", "new"])
-def test_a_pickle_in_the_replay_is_not_loaded(run, trap, name):
+def test_a_pickle_in_the_replay_is_not_loaded(run, trap, name, capsys):
     path = min((run / "replay").iterdir())
     planted(path, name, trap)
-    with pytest.raises(CheckpointError, match="cannot be read: Object arrays cannot be loaded"):
+    with pytest.raises(CheckpointError, match="none of its checkpoints can be read"):
         loop.resume(longer(run))
+    assert f"{path} cannot be read: Object arrays cannot be loaded" in capsys.readouterr().out
     assert not trap.trace.exists()
 
 
-@pytest.mark.parametrize("place", ["config.yaml", f"checkpoints/{FRAMES}/host/metadata", "replay/*.npz"])
+@pytest.mark.parametrize("place", ["config.yaml", "checkpoints/*/host/metadata", "replay/*.npz"])
 def test_a_pickle_in_the_place_of_a_file_is_not_loaded(run, trap, place):
     longer(run)
-    min(run.glob(place)).write_bytes(pickle.dumps(trap))
+    for path in run.glob(place):
+        path.write_bytes(pickle.dumps(trap))
     with pytest.raises(ConfigError):
         loop.resume(run)
     assert not trap.trace.exists()
@@ -193,10 +196,10 @@ def test_a_folder_that_cannot_be_named_is_refused():
 
 
 @pytest.mark.parametrize("change", [lambda host: host["counters"].update(frames=-1), lambda host: host.pop("replay_rng")])
-def test_a_record_that_cannot_be_is_refused_by_name(run, change: Callable[[dict], None]):
+def test_a_record_that_cannot_be_is_named_and_done_without(run, change: Callable[[dict], None], capsys):
     path = run / "checkpoints" / str(FRAMES) / "host" / "metadata"
     host = json.loads(path.read_text())
     change(host)
     path.write_text(json.dumps(host))
-    with pytest.raises(CheckpointError, match=r"host is damaged: '(counters\.frames|replay_rng)' is "):
-        loop.resume(run)
+    loop.resume(longer(run))
+    assert re.search(r"host is damaged: '(counters\.frames|replay_rng)' is ", capsys.readouterr().out)
