@@ -1,4 +1,4 @@
-"""The run of one seed: its folder, counters, replay, log, checkpoints and evaluations. `loop.py` trains several at once."""
+"""The run of one seed: its folder, counters, replay, log, checkpoints and evaluations. `training.py` trains several at once."""
 
 import contextlib
 import shutil

@@ -13,7 +13,7 @@ import pytest
 from counting import tiny_config
 from failing import SEEDS
 
-from dreamer_jax import loop
+from dreamer_jax import loop, training
 from dreamer_jax.config import EnvConfig, parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import EnvError, EpisodeState, Step, VectorEnv, make_vector_env, workers
 from dreamer_jax.envs.episodes import episode_seed, restart_seed
@@ -221,8 +221,8 @@ def test_an_evaluation_does_not_count_a_cut_episode():
 
 def test_training_goes_on_past_a_killed_process(tmp_path, capsys, monkeypatch):
     """To its last frame; the cut episode is truncated, not terminal. The run can go on under other limits."""
-    trainings, train = [], loop._Training.train
-    monkeypatch.setattr(loop._Training, "train", lambda self: trainings.append(self) or train(self))
+    trainings, train = [], training.Training.train
+    monkeypatch.setattr(training.Training, "train", lambda self: trainings.append(self) or train(self))
     changes = {"env__task": "import:failing:killed_alone", "env__processes": True, "train__final_episodes": 1}
     run = loop.train(tiny_config(tmp_path, train__frames=40, **changes))
     assert capsys.readouterr().out.count("is started anew (restart 1 of 10)") == 1
@@ -250,7 +250,7 @@ def test_training_goes_on_past_a_killed_process(tmp_path, capsys, monkeypatch):
 
 def test_a_process_that_dies_before_a_checkpoint_does_not_prevent_it(tmp_path, monkeypatch):
     """Two steps into an episode of five at frame 32; the run that goes on begins another, and counts it from its beginning."""
-    retire = loop._Training._retire
+    retire = training.Training._retire
 
     def stopping(self):
         retire(self)
@@ -262,7 +262,7 @@ def test_a_process_that_dies_before_a_checkpoint_does_not_prevent_it(tmp_path, m
 
     changes = {"env__processes": True, "train__frames": 50, "train__final_episodes": 1}
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Training, "_retire", stopping)
+        patch.setattr(training.Training, "_retire", stopping)
         run = loop.train(tiny_config(tmp_path, **changes))
     assert (run / "moments" / "32.npz").exists()
     loop.resume(run)

@@ -22,6 +22,7 @@ import pytest
 import yaml
 from counting import tiny_config
 from run_folders import make_run
+from stopping import stop_next_run
 
 from dreamer_jax import loop
 from dreamer_jax.benchmark.suites import final_evaluation
@@ -37,6 +38,7 @@ from dreamer_jax.runs import CheckpointError, create_run, open_run
 from dreamer_jax.scores import binned_returns
 from dreamer_jax.seed_run import SeedRun
 from dreamer_jax.train_step import init_agent
+from dreamer_jax.training import Training
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -273,19 +275,14 @@ def test_evaluations_and_environments(folder, rows, data):
 
 
 @pytest.fixture(scope="module")
-def training(tmp_path_factory, quick_compilation) -> Iterator[loop._Training]:
+def training(tmp_path_factory, quick_compilation) -> Iterator[Training]:
     """A run of two environments, stopped between two updates with a moment that has all there can be."""
-    retire = loop._Training._retire
-
-    def stopping(self):
-        retire(self)
-        self.stop_requested |= self._frames >= STOPPED_AT
-
     changes = {"replay__context": 1, "replay__online": True, "env__num_envs": 2, "train__eval_every": 20, "train__frames": 60}
     config = tiny_config(tmp_path_factory.mktemp("stopped"), **changes, precision="float32")
     with contextlib.ExitStack() as stack:
-        training = loop._Training([config], [create_run(config)], [None], loop._open_envs(stack, [config], [0]), stack)
-        with mock.patch.object(loop._Training, "_retire", stopping):
+        training = Training([config], [create_run(config)], [None], loop._open_envs(stack, [config], [0]), stack)
+        with pytest.MonkeyPatch.context() as patch:
+            stop_next_run(patch, STOPPED_AT)
             [run] = training.train()
         with np.load(run / "moments" / f"{STOPPED_AT}.npz") as moment:
             assert {"metrics/loss/total", "latents/env", "carry/0", "env/1/actions", "replay/latent/deter"} <= set(moment.files)
@@ -299,7 +296,7 @@ def stopped(training, tmp_path_factory) -> Path:
     return Path(shutil.copytree(training.runs[0].folder, tmp_path_factory.mktemp("copied") / "run"))
 
 
-def go_on(training: loop._Training, host: Any) -> None:
+def go_on(training: Training, host: Any) -> None:
     """Goes on from the checkpoint as `resume` does, with `host` as what its JSON holds, and takes batches and writes a row."""
     old = training.runs[0]
     config, replay = old.config.replay, old.replay
@@ -387,7 +384,7 @@ def changed_arrays(draw: st.DrawFn, arrays: dict[str, np.ndarray]) -> dict[str, 
     return arrays
 
 
-def begin(training: loop._Training, arrays: dict[str, np.ndarray]) -> None:
+def begin(training: Training, arrays: dict[str, np.ndarray]) -> None:
     """Begins as `resume` does, then updates, acts and steps."""
     training.runs[0].moment = arrays
     training.learner._metrics, training.learner._latents = None, None

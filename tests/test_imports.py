@@ -44,6 +44,7 @@ HOST = {
 JOINING = {
     "learner",
     "loop",
+    "training",
     "evaluation",
     "checkpoint",
     "cli",

@@ -22,7 +22,7 @@ import pytest
 from counting import INTERRUPTED_AT, tiny_config
 
 from dreamer_jax import learner as learner_module
-from dreamer_jax import loop, seed_run
+from dreamer_jax import loop, seed_run, training
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config, ConfigError, parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import env_seeds, make_vector_env
@@ -272,9 +272,9 @@ def test_older_versions_train_and_resume(tmp_path, version):
 
 
 def test_every_passes_multiples_once():
-    every = loop.Every(10, start=25)
+    every = training.Every(10, start=25)
     assert [count for count in (25, 29, 30, 31, 39, 52, 59, 60) if every(count)] == [30, 52, 60]
-    assert not any(loop.Every(0, start=0)(count) for count in range(100))
+    assert not any(training.Every(0, start=0)(count) for count in range(100))
 
 
 # Interruption and resumption
@@ -311,7 +311,7 @@ def resumed(stopped, tmp_path_factory):
     run = Path(shutil.copytree(stopped.run, tmp_path_factory.mktemp("resumed") / stopped.run.name))
     started = SimpleNamespace()
 
-    class Spy(loop.Learner):
+    class Spy(training.Learner):
         def __init__(self, nets, config, states, replays):
             (state,), (replay,) = states, replays
             started.state, started.replay = leaves(state), replay.read(0, replay.added)
@@ -319,7 +319,7 @@ def resumed(stopped, tmp_path_factory):
             super().__init__(nets, config, states, replays)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
-        patch.setattr(loop, "Learner", Spy)
+        patch.setattr(training, "Learner", Spy)
         assert loop.resume(run) == run
     return SimpleNamespace(run=run, started=started, output=output.getvalue())
 
@@ -552,15 +552,15 @@ def test_acting_training_and_evaluation_draw_from_different_keys(tmp_path, monke
             record("evaluate", step)
         return carry
 
-    class RecordingLearner(loop.Learner):
+    class RecordingLearner(training.Learner):
         def update(self, count):
             for i in range(count):
                 record("train", jax.random.fold_in(self.state.key[0], self.state.step[0] + i))
             super().update(count)
 
-    monkeypatch.setattr(loop, "compile_policy", recording_policy)
-    monkeypatch.setattr(loop.Policy, "initial", recording_initial)
-    monkeypatch.setattr(loop, "Learner", RecordingLearner)
+    monkeypatch.setattr(training, "compile_policy", recording_policy)
+    monkeypatch.setattr(training.Policy, "initial", recording_initial)
+    monkeypatch.setattr(training, "Learner", RecordingLearner)
     loop.train(tiny_config(tmp_path, train__frames=60, train__final_episodes=1))
     assert all(len(keys) >= 10 for keys in seen.values())
     assert seen.keys() == {"act", "train", "evaluate"}

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from counting import tiny_config
 
-from dreamer_jax import loop
+from dreamer_jax import loop, training
 from dreamer_jax.config import ConfigError
 from dreamer_jax.evaluation import load_policy
 from dreamer_jax.metrics import Progress, read_metrics
@@ -113,7 +113,7 @@ def test_the_newest_checkpoints_of_one_moment_are_taken(tmp_path):
 def test_the_train_ratio_goes_on_from_a_run_with_frames_left():
     """Of resumed runs the first may be finished: its counters are of an earlier moment, and would have to be caught up on."""
     runs = [SimpleNamespace(active=False), SimpleNamespace(active=True)]
-    assert loop._Training._lead.fget(SimpleNamespace(runs=runs, active=[0, 1])) is runs[1]
+    assert training.Training._lead.fget(SimpleNamespace(runs=runs, active=[0, 1])) is runs[1]
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path):
