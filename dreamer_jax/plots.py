@@ -27,21 +27,23 @@ BLUE, RED = "#2166ac", "#c0392b"
 
 
 def draw_curves(metrics: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Draws the returns over frames and the losses over updates to a PNG (150 dpi).
+    """Draws the returns over frames, the losses over updates and the process's memory over frames to a PNG (150 dpi).
 
     Args:
       metrics: rows as `metrics.read_metrics` gives them. "episode" rows have return; "eval" rows return_mean and
-        return_std, the standard deviation over the evaluation's episodes; "train" rows the losses.
+        return_std, the standard deviation over the evaluation's episodes; "train" rows the losses and resident_mib.
       path: the picture.
-      title: above both panels.
+      title: above the panels.
     """
     # A Figure of its own, not pyplot: nothing global, no display, and PNG is always drawn by Agg.
-    figure = Figure(figsize=(13, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(16, 4.8), layout="constrained")
+    panels = figure.subplots(1, 3, width_ratios=(5, 5, 3))
     figure.suptitle(title)
-    _draw_returns(left, metrics)
-    _draw_losses(right, [row for row in metrics if row["kind"] == "train"])
-    for axes in (left, right):
+    updates = [row for row in metrics if row["kind"] == "train"]
+    _draw_returns(panels[0], metrics)
+    _draw_losses(panels[1], updates)
+    _draw_memory(panels[2], updates)
+    for axes in panels:
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -128,6 +130,16 @@ def _draw_losses(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         axes.set_yscale("log")
     axes.set(xlabel="updates [gradient steps]", ylabel="loss [nats or squared error, before weighting]")
     _legend_or_note(axes, "no update yet", loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _draw_memory(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    points = [(row["frames"], row["resident_mib"]) for row in rows if "resident_mib" in row]
+    if points:
+        marker = "o" if len(points) == 1 else ""
+        axes.plot(*np.array(points, float).T, color=BLUE, linewidth=1.4, marker=marker, label="without mapped files")
+        axes.set_ylim(bottom=0)
+    axes.set(xlabel="environment steps [frames]", ylabel="memory of the process [MiB]")
+    _legend_or_note(axes, "not recorded", loc="best")
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:

@@ -278,7 +278,7 @@ def test_the_host_side_loads_no_jax():
 
 
 def curve_rows(episodes, updates):
-    losses = dict.fromkeys((*plots.MAIN_LOSSES, "loss/decoder/state"), 1.0) | {"loss/policy": -0.1}
+    losses = dict.fromkeys((*plots.MAIN_LOSSES, "loss/decoder/state"), 1.0) | {"loss/policy": -0.1, "resident_mib": 700.0}
     rows = [make_row(frames, **losses) for frames in range(10, 10 + updates)]
     rows += [make_row(10 * k, "episode", length=9, **{"return": float(k)}) for k in range(episodes)]
     return rows + [make_row(10 * k, "eval", return_mean=float(k), return_std=1.0) for k in range(episodes // 5)]
@@ -290,7 +290,7 @@ def test_curves(tmp_path, episodes, updates):
     path = tmp_path / "curves.png"
     plots.draw_curves(curve_rows(episodes, updates), path, "task")
     picture = iio.imread(path)
-    assert picture.shape[:2] == (720, 1950)
+    assert picture.shape[:2] == (720, 2400)
     assert picture.std() > 5  # not blank
 
 
