@@ -89,6 +89,7 @@ class Checkpoints:
         """
         if frames in self._manager.all_steps():
             return
+        self.wait()  # what the checkpoint before replaces may go only when that is whole
         self._save_replay(replay)
         self._save_moment(frames, moment, replay)
         # Copies: the state's buffers are donated to the next update while the files are still being written.
@@ -210,8 +211,11 @@ class Checkpoints:
             return None
         return moment
 
-    def set_aside_after(self, frames: int) -> None:
-        """Moves checkpoints beyond `frames` to `RUN/set_aside`: the run goes on from there, and will save its own."""
+    def set_aside_after(self, frames: int, end: int) -> None:
+        """Moves checkpoints beyond `frames` to `RUN/set_aside`, and removes records from `end` on: the run goes on from there.
+
+        Segments and moments that were not written whole are removed too.
+        """
         for step in self.steps():
             if step > frames:
                 place = self.run / "set_aside" / str(step)
@@ -220,24 +224,19 @@ class Checkpoints:
                 os.replace(self.run / "checkpoints" / str(step), place)
                 self._moment(step).unlink(missing_ok=True)
         self._manager.reload()
+        for path in [*self.run.glob("replay/*.tmp"), *(path for first, _, path in self._segments() if first >= end)]:
+            path.unlink()
 
     def restore_replay(self, replay: Replay, frames: int, end: int) -> None:
         """Fills `replay` with what the checkpoint at `frames` needs, records up to `end` of each environment.
 
-        Later segments and halves of segments are removed.
-
         Raises:
           DamagedError: a record that should be there is missing or damaged.
         """
-        for path in (self.run / "replay").glob("*.tmp"):
-            path.unlink()
         begin = max(0, end - replay.length)
         position = begin
         for first, last, path in self._segments():
-            if first >= end:
-                path.unlink()
-                continue
-            if last <= begin:
+            if first >= end or last <= begin:
                 continue
             if first > position:
                 break

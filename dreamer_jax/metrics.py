@@ -63,7 +63,9 @@ class MetricsLog:
             from tensorboardX import SummaryWriter
 
             # purge_step hides what an interrupted run wrote beyond the rows that are kept
-            self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=last_frames + 1 if resume else None)
+            # A queue without end: its writer ends where a disk is full, and nobody would take anything out of a short one.
+            purge = last_frames + 1 if resume else None
+            self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=purge, max_queue=0)
         self._wandb: Any = _start_wandb(wandb, folder, config) if wandb else None
 
     def write(self, row: Mapping[str, float | int | str]) -> None:
@@ -92,7 +94,8 @@ class MetricsLog:
         with contextlib.suppress(OSError):
             self._file.close()
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            with contextlib.suppress(OSError):
+                self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()
 

@@ -1,6 +1,7 @@
 """The run of one seed: its folder, counters, replay, log, checkpoints and evaluations. `training.py` trains several at once."""
 
 import contextlib
+import os
 import shutil
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from dreamer_jax.learner import Refused
 from dreamer_jax.metrics import FILE_NAME, RETURN_WINDOW, MetricsLog, read_metrics, truncate
 from dreamer_jax.plots import draw_curves
 from dreamer_jax.replay import Replay
-from dreamer_jax.runs import DivergedError, describe_environment, write_arrays, write_json
+from dreamer_jax.runs import CheckpointError, DivergedError, describe_environment, write_arrays, write_json
 from dreamer_jax.types import ActingParams, AgentState
 
 
@@ -50,9 +51,11 @@ class SeedRun:
 
     Args:
       folder: the run folder, which exists.
-      resume_from: frames of the checkpoint that the run goes on from; None for a new one.
-      stack: closes log and checkpoints in the end.
+      resume_from: frames of the checkpoint that the run goes on from; None for a new one. It is only read here: `open` comes
+        when everything else of all runs could be read as well.
     """
+
+    _log: MetricsLog
 
     def __init__(
         self,
@@ -61,8 +64,6 @@ class SeedRun:
         checkpoints: Checkpoints,
         replay: Replay,
         resume_from: int | None,
-        device: str,
-        stack: contextlib.ExitStack,
     ) -> None:
         self.config, self.folder, self.replay = config, folder, replay
         self.counters = Counters()
@@ -74,9 +75,16 @@ class SeedRun:
         self.moment: dict[str, np.ndarray] | None = None  # what the checkpoint holds for an exact continuation
         if resume_from is not None:
             self._restore(resume_from)
-        write_json(folder / "environment.json", describe_environment(device))
-        self._log = stack.enter_context(contextlib.closing(MetricsLog(folder, config, resume=resume_from is not None)))
         self._started = time.monotonic() - self.counters.wall_seconds
+
+    def open(self, device: str, stack: contextlib.ExitStack) -> None:
+        """Makes the folder as it was at the checkpoint, and opens the log, which `stack` closes."""
+        if self._resume_from is not None:
+            self._checkpoints.set_aside_after(self._resume_from, self.replay.added)
+            truncate(self.folder, self._resume_from)
+        write_json(self.folder / "environment.json", describe_environment(device))
+        log = MetricsLog(self.folder, self.config, resume=self._resume_from is not None)
+        self._log = stack.enter_context(contextlib.closing(log))
 
     @property
     def active(self) -> bool:
@@ -160,11 +168,9 @@ class SeedRun:
         self._checkpoints.wait()
 
     def restore_agent(self, like: AgentState) -> AgentState:
-        """The agent of the checkpoint that the run goes on from; newer checkpoints are set aside."""
+        """The agent of the checkpoint that the run goes on from."""
         assert self._resume_from is not None
-        agent = self._checkpoints.restore_agent(self._resume_from, like)
-        self._checkpoints.set_aside_after(self._resume_from)
-        return agent
+        return self._checkpoints.restore_agent(self._resume_from, like)
 
     def finish(self, policies: dict[bool, Policy], params: ActingParams) -> None:
         """The evaluation of the agent at the end, on seeds that training never saw, with JSON, video and curves.
@@ -206,14 +212,22 @@ class SeedRun:
         self.replay.rng.bit_generator.state = host.replay_rng
         self.episodes.recent.extend(host.recent_returns)
         self.moment = self._checkpoints.restore_moment(frames, self.replay)
-        truncate(self.folder, frames)
 
 
 def begin_again(folder: Path) -> None:
-    """Removes what was recorded in a run that ended before its first checkpoint."""
-    for name in ("replay", "moments", "tensorboard"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / FILE_NAME).unlink(missing_ok=True)
+    """Moves what was recorded in a run without a checkpoint to `set_aside/0`: it ended before its first one.
+
+    Raises:
+      CheckpointError: it has been evaluated, so that there were checkpoints.
+    """
+    if (folder / "evaluation.json").exists():
+        raise CheckpointError(f"{folder} was finished, and its checkpoints are gone; start a new run with the same options")
+    place = folder / "set_aside" / "0"
+    shutil.rmtree(place, ignore_errors=True)
+    for name in ("replay", "moments", "tensorboard", FILE_NAME):
+        if (folder / name).exists():
+            place.mkdir(parents=True, exist_ok=True)
+            os.replace(folder / name, place / name)
     print(f"{folder} has no checkpoint yet: it begins again", flush=True)
 
 

@@ -81,7 +81,7 @@ class Training:
                 own.seed,
                 folder if own.replay.storage == "disk" else None,
             )
-            self.runs.append(SeedRun(own, folder, checkpoints, replay, frames, str(device.device_kind), stack))
+            self.runs.append(SeedRun(own, folder, checkpoints, replay, frames))
         self.active = list(range(len(self.runs)))  # runs with frames left
         self.final: dict[int, ActingParams] = {}  # what the others ended with
 
@@ -93,6 +93,8 @@ class Training:
             init(agent_key) if frames is None else run.restore_agent(like)
             for (agent_key, _), run, frames in zip(keys, self.runs, resume_from, strict=True)
         ]
+        for run in self.runs:  # nothing has been changed until here
+            run.open(str(device.device_kind), stack)
         self.learner = Learner(self.nets, config, states, [run.replay for run in self.runs])
         self.step, self.carry, self.prev_action = self._begin()
         self.ratio = TrainRatio(config.replay.train_ratio, config.replay.batch_size, config.replay.batch_length)
@@ -131,7 +133,7 @@ class Training:
                 else:
                     run.finish(self.players, self.final[i])
         except OSError as error:
-            reason = f"{error.filename or folders[0]} cannot be written: {error.strerror}"
+            reason = f"{error.filename or folders[0]} cannot be written: {error.strerror or error}"
             raise ConfigError(
                 f"{reason}. The run has ended at frame {self._frames}; what was saved before is whole. Make room, then: {again}"
             ) from error
@@ -194,8 +196,9 @@ class Training:
                 self._log_train()
             self._retire()
             if eval_due(self._frames):
-                for i in self.active:
-                    self._evaluate(i)
+                scores = [self._evaluate(i) for i in self.active]
+                for i, score in zip(self.active, scores, strict=True):  # together: a kill in between parts the seeds
+                    self._save(i, score)
             if time.monotonic() >= self.save_due:  # when this is makes no difference to anything else
                 for i in self.active:
                     self._save(i)
@@ -272,16 +275,17 @@ class Training:
             if update.index in self.active:
                 self.progress.print(self.runs[update.index].keep_refused(update))
 
-    def _evaluate(self, index: int) -> None:
-        """An evaluation on the way, with a checkpoint."""
+    def _evaluate(self, index: int) -> float:
+        """An evaluation on the way -> its mean return."""
         run = self.runs[index]
         score, line = run.evaluate(self.players[True].with_params(self._newest(index)))
         self.progress.print(line if len(self.runs) == 1 else f"seed {run.config.seed}, {line}")
-        self._save(index, score)
+        return score
 
     def _save(self, index: int, score: float | None = None) -> None:
         """Saves a run, with all that an exact continuation needs unless this is in the midst of a step of the loop."""
         moment = None if self.in_step else self._moment(index)
+        self.learner.notice()
         self._keep_refused()
         self.runs[index].save(self.learner.agent(index), self.ratio.previous, moment, score)
         self.save_due = time.monotonic() + 60 * self.config.train.checkpoint_minutes

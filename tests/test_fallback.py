@@ -96,6 +96,7 @@ def test_a_run_without_a_checkpoint_begins_again(tmp_path, whole, capsys):
     (run / "checkpoints" / "20.orbax-checkpoint-tmp-1").mkdir(parents=True)
     loop.resume(run)
     assert f"{run} has no checkpoint yet: it begins again" in capsys.readouterr().out
+    assert (run / "set_aside" / "0" / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert rows(run) == rows(whole)
     assert_same(last(run), last(whole))
 

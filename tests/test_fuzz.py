@@ -304,7 +304,8 @@ def go_on(training: Training, host: Any) -> None:
     fresh = Replay(training.nets.obs_specs, training.envs.action_spec, replay.latent, *sizes)
     checkpoints = old._checkpoints
     with mock.patch.object(checkpoints._manager, "restore", return_value={"host": host}), contextlib.ExitStack() as stack:
-        run = SeedRun(old.config, old.folder, checkpoints, fresh, STOPPED_AT, "cpu", stack)
+        run = SeedRun(old.config, old.folder, checkpoints, fresh, STOPPED_AT)
+        run.open("cpu", stack)
         ratio = TrainRatio(config.train_ratio, config.batch_size, config.batch_length)
         ratio.previous = run.train_ratio
         ratio(run.counters.records)

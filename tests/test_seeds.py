@@ -107,7 +107,7 @@ def test_the_newest_checkpoints_of_one_moment_are_taken(tmp_path):
     runs = loop.train_seeds(config, 2)
     shutil.rmtree(runs[1] / "checkpoints" / "30")
     unfinished = config.model_copy(update={"train": config.train.model_copy(update={"frames": 40})})
-    assert loop._checkpoints_to_resume([unfinished] * 2, runs) == [20, 20]
+    assert loop._checkpoints_to_resume([unfinished] * 2, runs, set()) == [20, 20]
 
 
 def test_the_train_ratio_goes_on_from_a_run_with_frames_left():
