@@ -534,7 +534,7 @@ def test_acting_training_and_evaluation_draw_from_different_keys(tmp_path, monke
     def record(name, key):
         seen.setdefault(name, set()).add(np.asarray(jax.random.key_data(key)).tobytes())
 
-    compile_policy, initial = training.compile_policy, loop.Policy.initial
+    compile_policy, initial = training.compile_policy, training.Policy.initial
 
     def recording_policy(*arguments, **options):
         step = compile_policy(*arguments, **options)
