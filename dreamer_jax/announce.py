@@ -39,8 +39,9 @@ def describe_run(
     found = versions()
     model, replay = config.model, config.replay
     action = f"{action_spec.size} choices" if action_spec.discrete else f"{action_spec.size} continuous"
-    memory = predict_bytes({name: obs_specs[name] for name in key_layers}, action_spec, latent, replay.capacity)
-    used = memory * min(1.0, config.train.frames / config.env.action_repeat / replay.capacity)
+    record = predict_bytes({name: obs_specs[name] for name in key_layers}, action_spec, latent, 1)
+    memory = record * replay.capacity
+    used = record * min(replay.capacity, config.train.frames // config.env.action_repeat)
     latents = f"{model.stoch}x{model.classes}" if model.latent == "categorical" else f"{model.stoch} ({model.latent})"
     together = f" for each of {len(seeds)} seeds" if len(seeds) > 1 else ""
     rows = {
@@ -57,7 +58,7 @@ def describe_run(
         f"about {predicted_updates(config):,} updates{together}",
         "replay": f"{replay.capacity:,} steps, {memory / MIB:,.1f} MiB when full, {used / MIB:,.1f} MiB with this budget"
         f"{together}, {'on' if replay.storage == 'disk' else 'in'} {replay.storage}",
-        **_warning(config, memory, used, len(seeds)),
+        **_warning(config, record, latent.bytes if latent else 0, len(seeds), runs),
         "run folder": "\n".join(map(str, runs)) or "none: a dry run",
     }
     width = max(map(len, rows))
@@ -65,23 +66,37 @@ def describe_run(
     return "\n".join(f"{name:<{width}}  {indent.join(value.splitlines())}" for name, value in rows.items())
 
 
-def _warning(config: Config, full: int, used: float, seeds: int) -> dict[str, str]:
-    """What will not fit: the replay with this budget into memory, or the run folders on their disk. Sizes in bytes a seed."""
-    on_disk, lines = config.replay.storage == "disk", []
+def _warning(config: Config, record: int, latent: int, seeds: int, runs: Sequence[Path]) -> dict[str, str]:
+    """What will not fit: the replay with this budget into memory, or the run folders on their disk.
+
+    `record` and `latent`: bytes of a record, and of the latent in it.
+    """
+    on_disk, capacity, lines = config.replay.storage == "disk", config.replay.capacity, []
+    budget = config.train.frames // config.env.action_repeat
+    used = record * min(capacity, budget)
     if not on_disk and seeds * used > (free := available_memory()):
         lines.append(
             f"the replay will take {seeds * used / MIB:,.0f} MiB of memory, and {free / MIB:,.0f} are available: "
             "set replay.storage to disk, or lower replay.capacity"
         )
-    # Checkpoints hold every record in files of their own.
-    needed = seeds * (used + (full if on_disk else 0))
-    free = shutil.disk_usage(_existing(Path(config.runs))).free
+    # Checkpoints hold records in files of their own, the best one another ring than the newest, and latents in two moments.
+    saved = record * min(budget, capacity * (2 if config.train.eval_every else 1)) + 2 * latent * min(budget, capacity)
+    needed = seeds * (saved + (record * capacity if on_disk else 0)) - sum(_held(run) for run in runs)
+    if runs and on_disk:  # taken already
+        needed -= seeds * record * capacity
+    place = runs[0].parent if runs else Path(config.runs)
+    free = shutil.disk_usage(_existing(place)).free
     if needed > free:
         lines.append(
-            f"the replay will take {needed / MIB:,.0f} MiB on disk, and {free / MIB:,.0f} are free in {config.runs}: "
+            f"the replay will take {needed / MIB:,.0f} MiB on disk, and {free / MIB:,.0f} are free in {place}: "
             "lower replay.capacity, or choose another folder with --runs"
         )
     return {"WARNING": "\n".join(lines)} if lines else {}
+
+
+def _held(run: Path) -> int:
+    """Bytes that a run's records and moments take on disk."""
+    return sum(path.stat().st_size for part in ("replay", "moments") for path in (run / part).glob("*"))
 
 
 def _existing(folder: Path) -> Path:

@@ -197,10 +197,11 @@ class Checkpoints:
     def restore_moment(self, frames: int, replay: Replay) -> dict[str, np.ndarray] | None:
         """What was on the way when the checkpoint was saved; puts the latents into `replay`.
 
-        None if that is not there or, which is printed, cannot be read: the run can do without.
+        None, which is printed, if that is not there or cannot be read: the run can do without.
         """
         path = self._moment(frames)
         if not path.exists():
+            print(f"{self.run} has no moment of frame {frames}. The run goes on with new episodes", flush=True)
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -276,7 +277,7 @@ class Checkpoints:
         except OSError:
             raise
         except Exception as error:
-            raise OSError(errno.EIO, " ".join(str(error).split())[:300], str(self.run / "checkpoints")) from error
+            raise OSError(errno.EIO, brief(error), str(self.run / "checkpoints")) from error
 
     def _segments(self) -> list[tuple[int, int, Path]]:
         """(begin, end, path) of the saved segments in order."""
@@ -288,7 +289,7 @@ class Checkpoints:
         return sorted(found)
 
     def _save_replay(self, replay: Replay) -> None:
-        """Writes only the records that no segment holds yet, and drops segments that the ring has overwritten."""
+        """Writes only the records that no segment holds yet, and drops segments that no kept checkpoint asks for."""
         folder = self.run / "replay"
         folder.mkdir(exist_ok=True)
         self._saved_records = max(self._saved_records, replay.added - replay.length)
@@ -298,9 +299,9 @@ class Checkpoints:
             end = min(replay.added, begin + max(1, SEGMENT_BYTES // step_bytes))
             write_arrays(folder / f"{begin:012d}-{end:012d}.npz", replay.read(begin, end))
             self._saved_records = end
-        oldest_kept = self._oldest_needed(replay)
-        for _, end, path in self._segments():
-            if end <= oldest_kept:
+        ends = self._ends(replay)
+        for begin, end, path in self._segments():
+            if not any(begin < needed and end > needed - replay.length for needed in ends):
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
 
@@ -318,13 +319,13 @@ class Checkpoints:
             latents = {f"replay/{name}": values for name, values in replay.latents().items()}
             write_arrays(self._moment(frames), {**moment, **latents})
 
-    def _oldest_needed(self, replay: Replay) -> int:
-        """First record that any kept checkpoint may still ask for; one that cannot be read asks for none."""
+    def _ends(self, replay: Replay) -> list[int]:
+        """Where the records end that kept checkpoints, and the one to come, ask for; one that cannot be read asks for none."""
         ends = [replay.added]
         for frames in self.steps():
             with contextlib.suppress(DamagedError):
                 ends.append(self.restore_host(frames).replay_end)
-        return min(ends) - replay.length
+        return ends
 
 
 def _score(metrics: dict[str, float]) -> float:

@@ -368,7 +368,7 @@ class TrainConfig(_Section):
     eval_episodes: int = Field(default=10, ge=1, description="episodes of an evaluation on the way [episodes]")
     final_episodes: int = Field(default=100, ge=1, description="episodes of the evaluation at the end [episodes]")
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="longest time between checkpoints [minutes]")
-    keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept beside the best [count]")
+    keep_checkpoints: int = Field(default=2, ge=2, description="newest checkpoints kept beside the best [count]")
     refused_limit: int = Field(
         default=10, ge=0, description="updates that are not finite, and so left out, before a run stops [updates]"
     )

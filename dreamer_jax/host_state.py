@@ -39,7 +39,8 @@ class HostState(BaseModel):
 
     config: the resolved configuration by sections. train_ratio: where the count of updates stood [records], None before the
     first. replay_end: records of each environment. replay_queue: [environment, first record] of windows not yet trained on.
-    replay_rng: state of the sampling. recent_returns: of the last few episodes.
+    replay_rng: state of the sampling. recent_returns: of the last few episodes. rows: those in `metrics.jsonl`; None in
+    checkpoints of before they were counted.
     """
 
     model_config = _CLOSED
@@ -52,6 +53,7 @@ class HostState(BaseModel):
     replay_queue: list[Annotated[list[_Count], Field(min_length=2, max_length=2)]]
     replay_rng: dict[str, Any]
     recent_returns: list[_Number]
+    rows: _Count | None = None
 
     @field_validator("replay_rng")
     @classmethod

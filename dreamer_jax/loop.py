@@ -1,7 +1,9 @@
 """Starting and resuming runs, of one seed or of several side by side. `training.py` has the loop that they run in."""
 
 import contextlib
-from collections.abc import Sequence
+import errno
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,10 @@ from dreamer_jax.networks import build_networks, key_layers
 from dreamer_jax.runs import CheckpointError, DamagedError, check_writable, create_run, lock_run, open_run
 from dreamer_jax.seed_run import begin_again
 from dreamer_jax.train_step import count_params
-from dreamer_jax.training import Training, stored_latent
+from dreamer_jax.training import Training, go_on, stored_latent
+
+ENDED = "the run has ended, and what was saved before is whole. Make room, then: {}"
+UNWRITABLE = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EIO", "ENOENT", "ESTALE")}
 
 
 def train(config: Config) -> Path:
@@ -45,9 +50,9 @@ def train_seeds(config: Config, seeds: int) -> list[Path]:
     with contextlib.ExitStack() as stack:
         envs = _open_envs(stack, configs, [one.seed for one in configs])
         folders = [create_run(one) for one in configs]
-        for folder in folders:
-            lock_run(folder, stack)
-        return Training(configs, folders, [None] * seeds, envs, stack).train()
+        training = _begin(configs, folders, envs, stack)
+        with _told_of_what_cannot_be_written(folders, ENDED.format(go_on(folders))):
+            return training.train()
 
 
 def resume(run: str | Path) -> Path:
@@ -82,6 +87,7 @@ def resume_seeds(runs: Sequence[str | Path]) -> list[Path]:
             lock_run(folder, locks)
         while True:
             with contextlib.ExitStack() as stack:
+                stack.enter_context(_told_of_what_cannot_be_written(folders, ENDED.format(go_on(folders))))
                 try:
                     training = _resume_from(_checkpoints_to_resume(configs, folders, damaged), configs, folders, stack)
                 except DamagedError as error:
@@ -89,6 +95,19 @@ def resume_seeds(runs: Sequence[str | Path]) -> list[Path]:
                     print(f"{error}. Looking for an older checkpoint", flush=True)
                     continue
                 return training.train()
+
+
+def _begin(configs: Sequence[Config], folders: Sequence[Path], envs: VectorEnv, stack: contextlib.ExitStack) -> Training:
+    """What trains new runs. If it cannot be had, their folders go again: nothing is in them yet."""
+    try:
+        for folder in folders:
+            lock_run(folder, stack)
+        with _told_of_what_cannot_be_written(folders, "make room, or choose another folder with --runs"):
+            return Training(configs, folders, [None] * len(configs), envs, stack)
+    except BaseException:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _resume_from(
@@ -103,6 +122,18 @@ def _resume_from(
         else:  # for episodes that cannot go on, other seeds than the first ones of the runs
             seeds.append(int(np.random.SeedSequence([config.seed, frames]).generate_state(1)[0]) >> 1)
     return Training(configs, folders, checkpoints, _open_envs(stack, configs, seeds), stack)
+
+
+@contextlib.contextmanager
+def _told_of_what_cannot_be_written(folders: Sequence[Path], advice: str) -> Iterator[None]:
+    """Makes one line of a disk that is full, failing or gone. Other errors of the system are not the folder's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place, reason = error.filename or folders[0], error.strerror or error
+        raise ConfigError(f"{place} cannot be written: {reason}; {advice}") from error
 
 
 def describe(config: Config, seeds: int = 1) -> str:

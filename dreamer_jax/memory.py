@@ -1,5 +1,7 @@
 """How much memory there is, and how much this process holds. Imports no JAX."""
 
+import contextlib
+import ctypes
 from pathlib import Path
 
 import psutil
@@ -18,6 +20,15 @@ def resident_memory() -> int:
     """Memory that this process holds [bytes], without files that are mapped, which the system takes back when it needs room."""
     info = psutil.Process().memory_info()
     return info.rss - getattr(info, "shared", 0)  # only Linux tells them apart
+
+
+def give_back_memory() -> None:
+    """Has glibc return to the system what this process has freed; elsewhere nothing.
+
+    It keeps most of that for each thread apart, and threads that compile, read and save come to hold more and more.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or none that can be opened so
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _group_limits() -> list[int]:

@@ -45,6 +45,9 @@ class MetricsLog:
 
     Raises:
       ConfigError: the folder already holds rows and `resume` is False, or wandb is asked for and not installed.
+
+    Attributes:
+      rows: how many rows `metrics.jsonl` holds.
     """
 
     def __init__(self, folder: Path, config: Config, resume: bool = False) -> None:
@@ -53,10 +56,11 @@ class MetricsLog:
             raise ConfigError(f"{path} already holds a run; go on from it with --resume {folder}, or choose another folder")
         wandb = _import_wandb() if config.train.wandb else None
         folder.mkdir(parents=True, exist_ok=True)
-        last_frames = -1
+        last_frames, self.rows = -1, 0
         if resume and path.exists():
             truncate(folder)  # a torn last line would otherwise swallow the next row
-            last_frames = max((row["frames"] for row in read_metrics(path)), default=-1)
+            rows = read_metrics(path)
+            last_frames, self.rows = max((row["frames"] for row in rows), default=-1), len(rows)
         self._file = path.open("a", encoding="utf-8")
         self._tensorboard: Any = None
         if config.train.tensorboard:
@@ -76,6 +80,7 @@ class MetricsLog:
         plain = {name: _plain(value) for name, value in row.items()}
         self._file.write(json.dumps({name: _finite_or_none(value) for name, value in plain.items()}, allow_nan=False) + "\n")
         self._file.flush()
+        self.rows += 1
         if self._tensorboard is None and self._wandb is None:
             return
         scalars = {
@@ -110,8 +115,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [row for _, row in _read_lines(path)]
 
 
-def truncate(folder: Path, frames: float = math.inf) -> None:
-    """Drops the rows of `metrics.jsonl` beyond `frames` [simulator steps] and a torn last line; rows at `frames` stay.
+def truncate(folder: Path, frames: float = math.inf, count: int | None = None) -> None:
+    """Drops the rows of `metrics.jsonl` beyond `frames` [simulator steps], those after the first `count`, and a torn last line.
+
+    Rows at `frames` stay: how many of them came before a checkpoint at that frame, only `count` can tell.
 
     The file is replaced in one step: a crash leaves the old rows or the new ones. Without a file there is nothing to do.
 
@@ -123,7 +130,7 @@ def truncate(folder: Path, frames: float = math.inf) -> None:
         return
     temporary = path.with_suffix(".jsonl.tmp")
     with temporary.open("wb") as file:
-        file.writelines(line + b"\n" for line, row in _read_lines(path) if row["frames"] <= frames)
+        file.writelines(line + b"\n" for line, row in _read_lines(path)[:count] if row["frames"] <= frames)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

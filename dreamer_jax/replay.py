@@ -8,6 +8,7 @@ there; episodes follow one another.
     used for   latent   training steps 1 to T         its flags and observation are not trained on
 """
 
+import errno
 import math
 import os
 import tempfile
@@ -100,7 +101,9 @@ class Replay:
         self._obs_keys = tuple(sorted(obs_specs))
         try:
             self.storage = self._allocate(obs_specs, action_spec, folder)
-        except (MemoryError, OSError):
+        except (MemoryError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM):
+                raise
             size = predict_bytes(obs_specs, action_spec, latent, capacity) / 2**30
             place = (
                 f"in {folder}" if folder else "in memory; lower replay.capacity, or keep it on disk with replay.storage=disk"

@@ -72,6 +72,7 @@ class SeedRun:
         self.train_ratio: float | None = None  # where the count of updates stood at the checkpoint
         self._checkpoints = checkpoints
         self._resume_from = resume_from
+        self._rows: int | None = None  # that the log held at the checkpoint, if that knows it
         self.moment: dict[str, np.ndarray] | None = None  # what the checkpoint holds for an exact continuation
         if resume_from is not None:
             self._restore(resume_from)
@@ -81,7 +82,7 @@ class SeedRun:
         """Makes the folder as it was at the checkpoint, and opens the log, which `stack` closes."""
         if self._resume_from is not None:
             self._checkpoints.set_aside_after(self._resume_from, self.replay.added)
-            truncate(self.folder, self._resume_from)
+            truncate(self.folder, self._resume_from, self._rows)
         write_json(self.folder / "environment.json", describe_environment(device))
         log = MetricsLog(self.folder, self.config, resume=self._resume_from is not None)
         self._log = stack.enter_context(contextlib.closing(log))
@@ -160,6 +161,7 @@ class SeedRun:
             replay_queue=[list(window) for window in self.replay.queue],
             replay_rng=dict(self.replay.rng.bit_generator.state),
             recent_returns=list(self.episodes.recent),
+            rows=self._log.rows,
         )
         self._checkpoints.save(self.counters.frames, agent, host, self.replay, moment, score)
 
@@ -206,7 +208,7 @@ class SeedRun:
         host = self._checkpoints.restore_host(frames)
         self._checkpoints.check_config(frames, host, self.config)
         self.counters = host.counters
-        self.train_ratio = host.train_ratio
+        self.train_ratio, self._rows = host.train_ratio, host.rows
         self._checkpoints.restore_replay(self.replay, frames, host.replay_end)
         self.replay.queue.extend((env, first) for env, first in host.replay_queue)
         self.replay.rng.bit_generator.state = host.replay_rng

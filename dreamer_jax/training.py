@@ -18,12 +18,12 @@ import numpy as np
 
 from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.config import Config, ConfigError
+from dreamer_jax.config import Config
 from dreamer_jax.devices import compute_dtype, select_device
 from dreamer_jax.envs import ActionError, EnvError, EpisodeState, Step, VectorEnv
 from dreamer_jax.evaluation import Policy
 from dreamer_jax.learner import Learner
-from dreamer_jax.memory import MIB, resident_memory
+from dreamer_jax.memory import MIB, give_back_memory, resident_memory
 from dreamer_jax.metrics import Progress
 from dreamer_jax.moment import Moment, misfit
 from dreamer_jax.networks import Networks, build_networks, key_layers
@@ -116,29 +116,18 @@ class Training:
         self.in_step = False  # what is saved then has no moment
 
     def train(self) -> list[Path]:
-        """Runs to the end of the frame budget, or until Ctrl-C.
-
-        Raises:
-          ConfigError: a run folder cannot be written any more; what was saved before is whole.
-        """
+        """Runs to the end of the frame budget, or until Ctrl-C. Raises OSError if a run folder cannot be written any more."""
         folders = [run.folder for run in self.runs]
-        again = f"python scripts/train.py --resume {' '.join(map(str, folders))}"
-        try:
-            with _stop_on_signal(self):
-                self._interact_and_save()
-            self.progress.close()
-            for i, run in enumerate(self.runs):
-                if self.stop_requested:
-                    run.draw()
-                else:
-                    run.finish(self.players, self.final[i])
-        except OSError as error:
-            reason = f"{error.filename or folders[0]} cannot be written: {error.strerror or error}"
-            raise ConfigError(
-                f"{reason}. The run has ended at frame {self._frames}; what was saved before is whole. Make room, then: {again}"
-            ) from error
+        with _stop_on_signal(self):
+            self._interact_and_save()
+        self.progress.close()
+        for i, run in enumerate(self.runs):
+            if self.stop_requested:
+                run.draw()
+            else:
+                run.finish(self.players, self.final[i])
         if self.stop_requested:
-            print(f"Stopped at frame {self._frames}. Go on with: {again}")
+            print(f"Stopped at frame {self._frames}. Go on with: {go_on(folders)}")
         return folders
 
     def _interact_and_save(self) -> None:
@@ -288,6 +277,7 @@ class Training:
         self.learner.notice()
         self._keep_refused()
         self.runs[index].save(self.learner.agent(index), self.ratio.previous, moment, score)
+        give_back_memory()
         self.save_due = time.monotonic() + 60 * self.config.train.checkpoint_minutes
 
     def _moment(self, index: int) -> dict[str, np.ndarray]:
@@ -379,6 +369,11 @@ def _stop_on_signal(training: Training) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def go_on(folders: Sequence[Path]) -> str:
+    """The command that goes on with runs."""
+    return f"python scripts/train.py --resume {' '.join(map(str, folders))}"
 
 
 def stored_latent(nets: Networks, config: Config) -> LatentSpec | None:

@@ -1,5 +1,6 @@
 """A run whose newest checkpoint is damaged or that has none yet, and two processes on one run."""
 
+import contextlib
 import errno
 import io
 import shutil
@@ -15,7 +16,10 @@ from stopping import assert_same, last, rows, stop_next_run
 from dreamer_jax import loop
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import ConfigError
+from dreamer_jax.metrics import read_metrics
+from dreamer_jax.replay import ReplayError
 from dreamer_jax.runs import create_run
+from dreamer_jax.seed_run import SeedRun
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -87,6 +91,31 @@ def test_halves_of_files_are_recognised(run, whole):
     assert not (run / "set_aside").exists()
 
 
+def test_rows_at_the_frame_of_a_checkpoint_come_once(run, whole):
+    """While every environment is being reset, rows are written and no frame passes; the checkpoint came before."""
+    path = run / "metrics.jsonl"
+    row = path.read_bytes().splitlines(keepends=True)[-1]
+    assert read_metrics(path)[-1]["frames"] <= 51
+    path.write_bytes(path.read_bytes() + row)
+    loop.resume(run)
+    assert rows(run) == rows(whole)
+
+
+def test_records_between_the_best_checkpoint_and_the_newest_are_not_kept(tmp_path, monkeypatch):
+    """A ring of 30 records, and an agent that gets worse: the newest two checkpoints and the first, with what they ask for."""
+    monkeypatch.setattr(SeedRun, "evaluate", lambda self, policy: (-self.counters.frames, "worse"))
+    run = loop.train(tiny_config(tmp_path, **{**CHANGES, "train__frames": 200, "replay__capacity": 30}))
+    with contextlib.closing(Checkpoints(run)) as checkpoints:
+        ends = [checkpoints.restore_host(frames).replay_end for frames in checkpoints.steps()]
+    assert len(ends) == 3
+    assert ends[1] - ends[0] > 120
+    spans = [tuple(map(int, path.stem.split("-"))) for path in (run / "replay").iterdir()]
+    # What the checkpoint before these asked for went or goes with the next one.
+    assert not [span for span in spans if span[0] >= ends[0] and span[1] <= ends[1] - 60]
+    shutil.rmtree(run / "checkpoints" / str(max(int(path.name) for path in (run / "checkpoints").iterdir())))
+    loop.resume(run)  # the one before has its records
+
+
 def test_a_run_without_a_checkpoint_begins_again(tmp_path, whole, capsys):
     """It was ended after its first rows and records; nothing of them comes twice."""
     config = tiny_config(tmp_path, **CHANGES)
@@ -126,7 +155,7 @@ def test_a_full_disk_ends_the_run_in_one_line(tmp_path, whole, stop_after, place
     [run] = (tmp_path / "import_counting_seeded_length").iterdir()
     text = str(refused.value)
     assert message in text
-    assert "what was saved before is whole. Make room, then: python scripts/train.py --resume " + str(run) in text
+    assert f"and what was saved before is whole. Make room, then: python scripts/train.py --resume {run}" in text
     assert "\n" not in text
     stop_after(None)
     loop.resume(run)
@@ -166,6 +195,40 @@ with contextlib.ExitStack() as stack:
     print("locked", flush=True)
     time.sleep(600)
 """
+
+
+def test_a_disk_that_is_full_when_a_run_goes_on_is_told_in_one_line(run, whole, monkeypatch):
+    monkeypatch.setattr("dreamer_jax.seed_run.write_json", full)
+    with pytest.raises(ConfigError, match="No space left on device; the run has ended, and what was saved before is whole"):
+        loop.resume(run)
+    monkeypatch.undo()
+    loop.resume(run)
+    assert rows(run) == rows(whole)
+
+
+def test_another_error_of_the_system_is_not_the_folders(tmp_path, monkeypatch):
+    def failing(*arguments):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("dreamer_jax.metrics.MetricsLog.write", failing)
+    with pytest.raises(OSError, match="Too many open files"):
+        loop.train(tiny_config(tmp_path, **CHANGES))
+
+
+@pytest.mark.parametrize(
+    ("place", "failure", "error", "message"),
+    [
+        ("dreamer_jax.seed_run.write_json", full, ConfigError, "No space left on device; make room, or choose another folder"),
+        ("dreamer_jax.metrics.MetricsLog.__init__", full, ConfigError, "No space left on device; make room, or choose"),
+        ("dreamer_jax.replay.np.empty", full, ReplayError, "too much in memory"),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, monkeypatch, place, failure, error, message):
+    monkeypatch.setattr(place, failure)
+    with pytest.raises(error, match=message):
+        loop.train(tiny_config(tmp_path, **CHANGES))
+    monkeypatch.undo()
+    assert not list((tmp_path / "import_counting_seeded_length").iterdir())
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path):

@@ -141,6 +141,26 @@ def test_resume_neither_doubles_nor_loses_rows(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [FILE_NAME]
 
 
+def test_rows_after_a_checkpoint_at_the_same_frame_are_dropped(tmp_path):
+    rows = [make_row(frames, x=float(i)) for i, frames in enumerate((1, 2, 2, 2, 3))]
+    path = write_rows(tmp_path, rows)
+    truncate(tmp_path, frames=2, count=3)
+    assert read_metrics(path) == rows[:3]
+    truncate(tmp_path, frames=1, count=3)  # a file that somebody has shortened
+    assert read_metrics(path) == rows[:1]
+
+
+def test_the_rows_of_a_log_are_counted(tmp_path):
+    log = MetricsLog(tmp_path, QUIET)
+    log.write(make_row(1))
+    assert log.rows == 1
+    log.close()
+    log = MetricsLog(tmp_path, QUIET, resume=True)
+    log.write(make_row(2))
+    assert log.rows == len(read_metrics(tmp_path / FILE_NAME)) == 2
+    log.close()
+
+
 def test_resume_repairs_a_torn_tail_itself(tmp_path):
     path = write_rows(tmp_path, [make_row(1), make_row(2)])
     path.write_bytes(path.read_bytes()[:-9])
