@@ -14,10 +14,9 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,16 @@ from orbax.checkpoint import checkpoint_managers
 from dreamer_jax.config import Config, brief, shown
 from dreamer_jax.host_state import FORMAT, HostState, read_host
 from dreamer_jax.replay import Replay
-from dreamer_jax.runs import CheckpointError, DamagedError, write_arrays
+from dreamer_jax.runs import CheckpointError, DamagedError, as_arrays, write_arrays
+from dreamer_jax.segments import Segments
 from dreamer_jax.types import AgentState
 
 # Orbax logs through absl, and warns of every checkpoint without a score and of every folder opened for reading.
 logging.getLogger("absl").setLevel(logging.ERROR)
 
-SEGMENT = re.compile(r"(\d+)-(\d+)\.npz")
 # Sections and settings that a run may go on with changed: they make no other run of it.
 FREE = ("train", "runs", "device", "replay.storage", "env.processes", "env.timeout", "env.restarts")
 PIECE = 4096  # records whose latents are read at once
-SEGMENT_BYTES = 2**28  # a longer stretch of records is written in several segments: it is in memory a second time for that
 
 
 class Checkpoints:
@@ -52,7 +50,7 @@ class Checkpoints:
 
     def __init__(self, run: Path, keep: int | None = None) -> None:
         self.run = run
-        self._saved_records = 0
+        self._segments = Segments(run)
         policies = checkpoint_managers
         if keep is None and not (run / "checkpoints").is_dir():
             raise CheckpointError(f"{run} has no checkpoints; train longer, or give another run folder")
@@ -90,7 +88,7 @@ class Checkpoints:
         if frames in self._manager.all_steps():
             return
         self.wait()  # what the checkpoint before replaces may go only when that is whole
-        self._save_replay(replay)
+        self._segments.save(replay, self._ends(replay))
         self._save_moment(frames, moment, replay)
         # Copies: the state's buffers are donated to the next update while the files are still being written.
         arrays = jax.tree.map(lambda x: np.array(x, copy=True), _storable(state))
@@ -205,9 +203,9 @@ class Checkpoints:
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
-                moment = _arrays(file, [name for name in file.files if not name.startswith("replay/")])
+                moment = as_arrays(file, [name for name in file.files if not name.startswith("replay/")])
                 _read_into(replay.latents(), file.zip)
-        except Exception as error:  # as in `_read_arrays`
+        except Exception as error:  # as in `read_arrays`
             print(f"{path} cannot be read: {brief(error)}. The run goes on with new episodes", flush=True)
             return None
         return moment
@@ -225,8 +223,7 @@ class Checkpoints:
                 os.replace(self.run / "checkpoints" / str(step), place)
                 self._moment(step).unlink(missing_ok=True)
         self._manager.reload()
-        for path in [*self.run.glob("replay/*.tmp"), *(path for first, _, path in self._segments() if first >= end)]:
-            path.unlink()
+        self._segments.drop_from(end)
 
     def restore_replay(self, replay: Replay, frames: int, end: int) -> None:
         """Fills `replay` with what the checkpoint at `frames` needs, records up to `end` of each environment.
@@ -234,26 +231,10 @@ class Checkpoints:
         Raises:
           DamagedError: a record that should be there is missing or damaged.
         """
-        begin = max(0, end - replay.length)
-        position = begin
-        for first, last, path in self._segments():
-            if first >= end or last <= begin:
-                continue
-            if first > position:
-                break
-            try:
-                segment = _read_arrays(path)
-                if short := [name for name, values in segment.items() if values.ndim < 2 or values.shape[1] != last - first]:
-                    raise ValueError(f"{shown(short[0])} does not hold the {last - first} records of the file's name")
-                cut = slice(max(first, begin) - first, min(last, end) - first)
-                replay.write(max(first, begin), {name: values[:, cut] for name, values in segment.items()})
-            except ValueError as error:
-                raise DamagedError(f"replay segment {path} cannot be read: {error}", self.run, frames) from None
-            position = last
-        if position < end:
-            message = f"{self.run / 'replay'} lacks records {position} to {end} that the checkpoint at frame {frames} needs"
-            raise DamagedError(message, self.run, frames)
-        self._saved_records = end
+        try:
+            self._segments.restore(replay, end)
+        except ValueError as error:
+            raise DamagedError(f"checkpoint at frame {frames}: {error}", self.run, frames) from None
 
     def wait(self) -> None:
         """Waits for files that are still being written.
@@ -278,32 +259,6 @@ class Checkpoints:
             raise
         except Exception as error:
             raise OSError(errno.EIO, brief(error), str(self.run / "checkpoints")) from error
-
-    def _segments(self) -> list[tuple[int, int, Path]]:
-        """(begin, end, path) of the saved segments in order."""
-        found = []
-        for path in (self.run / "replay").glob("*.npz"):
-            match = SEGMENT.fullmatch(path.name)
-            if match:
-                found.append((int(match[1]), int(match[2]), path))
-        return sorted(found)
-
-    def _save_replay(self, replay: Replay) -> None:
-        """Writes only the records that no segment holds yet, and drops segments that no kept checkpoint asks for."""
-        folder = self.run / "replay"
-        folder.mkdir(exist_ok=True)
-        self._saved_records = max(self._saved_records, replay.added - replay.length)
-        step_bytes = sum(values.nbytes for values in replay.storage.values()) // replay.length
-        while self._saved_records < replay.added:
-            begin = self._saved_records
-            end = min(replay.added, begin + max(1, SEGMENT_BYTES // step_bytes))
-            write_arrays(folder / f"{begin:012d}-{end:012d}.npz", replay.read(begin, end))
-            self._saved_records = end
-        ends = self._ends(replay)
-        for begin, end, path in self._segments():
-            if not any(begin < needed and end > needed - replay.length for needed in ends):
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
 
     def _moment(self, frames: int) -> Path:
         return self.run / "moments" / f"{frames}.npz"
@@ -352,28 +307,6 @@ def _read_into(latents: dict[str, np.ndarray], archive: zipfile.ZipFile) -> None
                 for begin in range(0, len(of_env), PIECE):
                     piece = of_env[begin : begin + PIECE]
                     piece[:] = np.frombuffer(streams[name].read(piece.nbytes), values.dtype).reshape(piece.shape)
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads what `write_arrays` wrote. Pickled objects are not loaded: that would run code of theirs.
-
-    Raises:
-      ValueError: the file cannot be read; one line says why.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return _arrays(file, file.files)
-    except Exception as error:  # zipfile, zlib, struct and NumPy have their own ways to fail on damaged bytes
-        raise ValueError(brief(error)) from None
-
-
-def _arrays(file: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Some of an archive's arrays; ValueError for what is none."""
-    arrays = {name: file[name] for name in names}
-    for name, values in arrays.items():
-        if not isinstance(values, np.ndarray):
-            raise ValueError(f"{shown(name)} is no array")
-    return arrays
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,28 @@ def write_json(path: Path, content: Any) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(temporary, path)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads what `write_arrays` wrote. Pickled objects are not loaded: that would run code of theirs.
+
+    Raises:
+      ValueError: the file cannot be read; one line says why.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return as_arrays(file, file.files)
+    except Exception as error:  # zipfile, zlib, struct and NumPy have their own ways to fail on damaged bytes
+        raise ValueError(brief(error)) from None
+
+
+def as_arrays(file: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Some of an archive's arrays; ValueError for what is none."""
+    arrays = {name: file[name] for name in names}
+    for name, values in arrays.items():
+        if not isinstance(values, np.ndarray):
+            raise ValueError(f"{shown(name)} is no array")
+    return arrays
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -141,6 +141,7 @@ def resources(*arguments, **options):
 @pytest.mark.parametrize(
     ("place", "failure", "message"),
     [
+        ("dreamer_jax.segments.write_arrays", full, "No space left on device"),
         ("dreamer_jax.checkpoint.write_arrays", full, "No space left on device"),
         ("orbax.checkpoint.CheckpointManager.save", full, "No space left on device"),
         ("orbax.checkpoint.CheckpointManager.wait_until_finished", resources, "RESOURCE_EXHAUSTED: Failed to write"),
