@@ -466,7 +466,7 @@ def test_a_missing_replay_segment_is_refused(stopped_run, capsys):
     segments = sorted((stopped_run / "replay").iterdir())
     assert [path.stem[-3:] for path in segments] == ["023", "047", "051"]
     segments[1].unlink()
-    assert "lacks records 23 to 51 that the checkpoint at frame 43 needs" in nothing_left(stopped_run, capsys)
+    assert f"checkpoint at frame 43: {stopped_run / 'replay'} lacks records 23 to 51" in nothing_left(stopped_run, capsys)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
