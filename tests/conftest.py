@@ -1,18 +1,44 @@
 """What several test files share: quick compilation, and one tiny finished run."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 from counting import tiny_config
+
+from dreamer_jax.evaluation import compile_play
+from dreamer_jax.policy import compile_policy
+from dreamer_jax.train_step import compile_train_step
 
 
 @pytest.fixture(scope="session")
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for compiled programs that lasts as long as the session."""
     return tmp_path_factory.mktemp("compiled")
+
+
+def _once(compile_: Callable[..., Any]) -> Callable[..., Any]:
+    """`compile_`(networks, settings, ...), a pure function's program, for runs that differ in nothing that goes into it."""
+    programs: dict[Any, Any] = {}
+
+    def cached(nets: Any, config: Any, *rest: Any, **options: Any) -> Any:
+        settings = config.model_dump_json(exclude={"preset", "seed", "runs", "env", "train"})
+        key = repr(nets), settings, rest, tuple(options.items())
+        if key not in programs:
+            programs[key] = compile_(nets, config, *rest, **options)
+        return programs[key]
+
+    return cached
+
+
+_ONCE = {
+    "dreamer_jax.learner.compile_train_step": _once(compile_train_step),
+    "dreamer_jax.training.compile_policy": _once(compile_policy),
+    "dreamer_jax.evaluation.compile_play": _once(compile_play),
+}
 
 
 @contextlib.contextmanager
@@ -32,6 +58,8 @@ def _quick_compilation(cache: Path) -> Iterator[None]:
         for name, value in quick.items():
             jax.config.update(name, value)
         patch.setattr("dreamer_jax.train_step.compiler_options", lambda: options)
+        for place, program in _ONCE.items():
+            patch.setattr(place, program)
         yield
     finally:
         patch.undo()
