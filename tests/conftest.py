@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import helpers
 import jax
 import pytest
 from counting import tiny_config
@@ -51,13 +52,11 @@ def _quick_compilation(cache: Path) -> Iterator[None]:
         "jax_disable_most_optimizations": True,
     }
     before = {name: jax.config.values[name] for name in quick}
-    # Of the update, which has options of its own: in a third of the time, to code that takes no longer on arrays so small.
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
     patch = pytest.MonkeyPatch()
     try:
         for name, value in quick.items():
             jax.config.update(name, value)
-        patch.setattr("dreamer_jax.train_step.compiler_options", lambda: options)
+        patch.setattr("dreamer_jax.train_step.compiler_options", lambda: helpers.QUICK)
         for place, program in _ONCE.items():
             patch.setattr(place, program)
         yield

@@ -109,6 +109,7 @@ def agent():
     """One compiled step and init; tracing the step a second time is an error."""
     nets = helpers.tiny_networks()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_step, "compiler_options", lambda: helpers.QUICK)
         patch.setattr(train_step, "train_step", chex.assert_max_traces(train_step.train_step, n=1))
         yield SimpleNamespace(
             nets=nets,
@@ -220,7 +221,8 @@ def test_bfloat16_is_for_computing_alone(agent):
     """
     config, state, batch = helpers.CONFIG, agent.init(jax.random.key(0)), helpers.random_batch(agent.nets, 0)
     nets = helpers.tiny_networks(dtype=jnp.bfloat16)
-    chex.assert_trees_all_equal_dtypes(_arrays(jax.jit(partial(init_agent, nets, config))(jax.random.key(0))), _arrays(state))
+    init = jax.jit(partial(init_agent, nets, config), compiler_options=helpers.QUICK)
+    chex.assert_trees_all_equal_dtypes(_arrays(init(jax.random.key(0))), _arrays(state))
 
     def losses(nets):
         start = jax.tree.map(lambda x: x.astype(nets.dtype), batch.start)
