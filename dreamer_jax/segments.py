@@ -1,4 +1,4 @@
-"""The records of a replay on disk: `replay/<begin>-<end>.npz`, each written once and shared by all checkpoints of a run."""
+"""The records of a replay on disk: `replay/<begin>-<end>.npz`, each written once, shared by all checkpoints. Imports no JAX."""
 
 import contextlib
 import re

@@ -26,7 +26,7 @@ def _once(compile_: Callable[..., Any]) -> Callable[..., Any]:
     programs: dict[Any, Any] = {}
 
     def cached(nets: Any, config: Any, *rest: Any, **options: Any) -> Any:
-        settings = config.model_dump_json(exclude={"preset", "seed", "runs", "env", "train"})
+        settings = config.model_dump_json(exclude={"preset", "seed", "runs", "env", "replay", "train"})
         key = repr(nets), settings, rest, tuple(options.items())
         if key not in programs:
             programs[key] = compile_(nets, config, *rest, **options)

@@ -28,6 +28,7 @@ HOST = {
     "config",
     "spaces",
     "replay",
+    "segments",
     "metrics",
     "envs",
     "runs",
