@@ -51,8 +51,12 @@ def compute_dtype(config: Config) -> Any:
 
 
 def compiler_options() -> dict[str, Any]:
-    """How the chosen device's large programs are compiled: for a CPU at LLVM's level 1, in less time to code as fast."""
-    return {"xla_backend_optimization_level": 1} if _chosen_device().platform == "cpu" else {}
+    """How the chosen device's large programs are compiled: for a CPU at LLVM's level 1, in less time to code as fast.
+
+    A level that XLA_FLAGS names is kept.
+    """
+    level = "xla_backend_optimization_level"
+    return {level: 1} if _chosen_device().platform == "cpu" and level not in os.environ.get("XLA_FLAGS", "") else {}
 
 
 def keep_compiled_programs() -> None:

@@ -1,5 +1,7 @@
 """The optimiser as one optax chain: V3's LaProp with adaptive gradient clipping, or the Adam of V1 and V2."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -28,6 +30,7 @@ def tensor_norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.vdot(x, x, precision="highest"))
 
 
+@cache  # it is part of a TrainState's structure: with another of the same settings, compiled functions would be traced again
 def make_optimizer(config: OptimizerConfig, own_rate: float | None = None) -> optax.GradientTransformation:
     """Clipping -> LaProp or Adam -> learning rate -> weight decay.
 

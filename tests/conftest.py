@@ -1,24 +1,38 @@
-"""What several test files share: quick compilation, and one tiny finished run."""
+"""What all tests share: quick compilation, and one tiny finished run.
 
-import contextlib
+Agents in tests are tiny, and compiling takes most of their time. So programs are hardly optimised, here and in the scripts that
+tests start, and compiled once for all of them. `XLA_FLAGS= python -m pytest` compiles them as users have them.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import helpers
-import jax
+# Before JAX is there; for workers and scripts as well.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dreamer_jax_compiled_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.01"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
 import pytest
 from counting import tiny_config
 
-from dreamer_jax.evaluation import compile_play
-from dreamer_jax.policy import compile_policy
-from dreamer_jax.train_step import compile_train_step
 
+def _update_options() -> dict[str, Any]:
+    """For the update, the largest program: without emitters that take most of the time, where XLA can do without them.
 
-@pytest.fixture(scope="session")
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for compiled programs that lasts as long as the session."""
-    return tmp_path_factory.mktemp("compiled")
+    Elsewhere they stay: the same function rounds differently with and without them.
+    """
+    quick = "xla_backend_optimization_level=0" in os.environ["XLA_FLAGS"]
+    older = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12)
+    return {"xla_cpu_use_fusion_emitters": False} if quick and older else {}
 
 
 def _once(compile_: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,50 +49,26 @@ def _once(compile_: Callable[..., Any]) -> Callable[..., Any]:
     return cached
 
 
-_ONCE = {
-    "dreamer_jax.learner.compile_train_step": _once(compile_train_step),
-    "dreamer_jax.training.compile_policy": _once(compile_policy),
-    "dreamer_jax.evaluation.compile_play": _once(compile_play),
-}
+@pytest.fixture(scope="session", autouse=True)
+def _quick_programs() -> Iterator[None]:
+    """Runs in one process that differ in nothing that is compiled share it, and need not trace it again."""
+    from dreamer_jax.evaluation import compile_play
+    from dreamer_jax.policy import compile_policy
+    from dreamer_jax.train_step import compile_train_step
 
-
-@contextlib.contextmanager
-def _quick_compilation(cache: Path) -> Iterator[None]:
-    """Compiles every program once a session and hardly optimises it: these runs are tiny and compile for most of their time."""
-    quick = {
-        "jax_compilation_cache_dir": str(cache),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in quick}
-    patch = pytest.MonkeyPatch()
-    try:
-        for name, value in quick.items():
-            jax.config.update(name, value)
-        patch.setattr("dreamer_jax.train_step.compiler_options", lambda: helpers.QUICK)
-        for place, program in _ONCE.items():
-            patch.setattr(place, program)
-        yield
-    finally:
-        patch.undo()
-        for name, value in before.items():
-            jax.config.update(name, value)
-
-
-@pytest.fixture(scope="module")
-def quick_compilation(compilation_cache: Path) -> Iterator[None]:
-    """For modules that train tiny agents: `pytestmark = pytest.mark.usefixtures("quick_compilation")`."""
-    with _quick_compilation(compilation_cache):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dreamer_jax.train_step.compiler_options", _update_options)
+        patch.setattr("dreamer_jax.learner.compile_train_step", _once(compile_train_step))
+        patch.setattr("dreamer_jax.training.compile_policy", _once(compile_policy))
+        patch.setattr("dreamer_jax.evaluation.compile_play", _once(compile_play))
         yield
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory, compilation_cache: Path) -> Path:
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 200 frames in episodes of five, with everything that a run leaves behind. Copy it before changing it."""
     from dreamer_jax import loop
 
-    with _quick_compilation(compilation_cache):
-        runs = tmp_path_factory.mktemp("finished")
-        changes = {"train__frames": 200, "train__eval_every": 80, "train__tensorboard": True, "train__video": True}
-        return loop.train(tiny_config(runs, **changes))
+    runs = tmp_path_factory.mktemp("finished")
+    changes = {"train__frames": 200, "train__eval_every": 80, "train__tensorboard": True, "train__video": True}
+    return loop.train(tiny_config(runs, **changes))

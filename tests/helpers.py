@@ -1,7 +1,6 @@
 """A tiny agent and random batches for the property tests."""
 
 from functools import cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +13,6 @@ from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.train_step import init_params
 from dreamer_jax.types import Batch, LatentState, Params
 
-
-def _quick() -> dict[str, Any]:
-    """Compiler options: less time to compile, to code that takes no longer on arrays so small."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(jnp.sin, compiler_options=options).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:  # newer versions cannot do without those emitters
-        del options["xla_cpu_use_fusion_emitters"]
-    return options
-
-
-QUICK = _quick()
 BATCH, LENGTH, HORIZON = 2, 5, 3
 OBS_SPECS = {"position": ObsSpec("vector", (3,)), "mode": ObsSpec("discrete", (), classes=4)}
 MODEL = ModelConfig(

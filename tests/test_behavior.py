@@ -267,9 +267,7 @@ def test_every_posterior_state_starts_a_trajectory():
         trajectory = imagine(params, states)
         return sum(x.sum() for x in jax.tree.leaves(trajectory)), trajectory
 
-    gradients, trajectory = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True), compiler_options=helpers.QUICK)(
-        (world_model, actor), states
-    )
+    gradients, trajectory = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))((world_model, actor), states)
     chex.assert_shape(trajectory.action, (helpers.HORIZON, 10, 3))
     for b in range(2):
         for t in range(5):

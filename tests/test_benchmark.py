@@ -402,14 +402,11 @@ def test_a_signal_reaches_the_child_and_the_same_command_goes_on(tmp_path, calls
     assert interrupted == uninterrupted
 
 
-def test_a_real_run_is_interrupted_and_resumed(tmp_path, monkeypatch, compilation_cache):
+def test_a_real_run_is_interrupted_and_resumed(tmp_path, monkeypatch):
     """scripts/benchmark.py with scripts/train.py: Ctrl-C comes at frame 43 of 62.
 
     An episode of five decisions returns 15 in six records; see test_loop for the updates of such a run.
     """
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compilation_cache))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     output = tmp_path / "out"
     own = ["--suite", "import:counting:parent_interrupted", "--preset", "cartpole", "--output", str(output)]
     overrides = [f"--{name}={value}" for name, value in {**TINY, "train.frames": 62}.items()]

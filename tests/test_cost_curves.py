@@ -11,11 +11,9 @@ from dreamer_jax.evaluation import read_specs
 from dreamer_jax.networks import build_networks
 from dreamer_jax.train_step import count_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
-def curves(quick_compilation):
+def curves():
     patch = pytest.MonkeyPatch()
     patch.setattr(cost_curves, "AXES", {"replay.batch_size": (2, 4), cost_curves.SEEDS: (1, 2)})
     try:

@@ -19,12 +19,11 @@ from dreamer_jax.config import ConfigError
 from dreamer_jax.evaluation import load_agent, load_policy
 from dreamer_jax.networks import apply
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 DIAGNOSE = Path(__file__).resolve().parent.parent / "scripts" / "diagnose.py"
 
 
 @pytest.fixture(scope="module")
-def agent(finished_run, quick_compilation):
+def agent(finished_run):
     return load_agent(finished_run)
 
 

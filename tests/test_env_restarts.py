@@ -20,8 +20,6 @@ from dreamer_jax.envs.episodes import episode_seed, restart_seed
 from dreamer_jax.evaluation import _play
 from dreamer_jax.metrics import read_metrics
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def opened(function: str, seeds=SEEDS, **options) -> contextlib.closing[VectorEnv]:
     """Environments of `failing` in processes."""

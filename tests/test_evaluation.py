@@ -27,18 +27,16 @@ from dreamer_jax.runs import open_run
 from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.train_step import init_agent
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 EVALUATE = Path(__file__).resolve().parent.parent / "scripts" / "evaluate.py"
 
 
 @pytest.fixture(scope="module")
-def policy(finished_run, quick_compilation):
+def policy(finished_run):
     return load_policy(finished_run)
 
 
 @pytest.fixture(scope="module")
-def sampled(finished_run, quick_compilation):
+def sampled(finished_run):
     return load_policy(finished_run, deterministic=False)
 
 
@@ -270,12 +268,11 @@ def test_no_episodes_are_refused(finished_run):
         evaluate_run(finished_run, "last", 0, True, 0, "cpu", False)
 
 
-def test_the_script_writes_numbers_and_a_video(run, compilation_cache):
+def test_the_script_writes_numbers_and_a_video(run):
     here = Path(__file__).resolve().parent
-    quick = {"JAX_COMPILATION_CACHE_DIR": str(compilation_cache), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     result = subprocess.run(
         [sys.executable, str(EVALUATE), str(run), "--episodes", "3", "--deterministic"],
-        env=os.environ | quick | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}"},
+        env=os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}"},
         capture_output=True,
         text=True,
         check=False,

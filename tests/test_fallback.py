@@ -21,19 +21,17 @@ from dreamer_jax.replay import ReplayError
 from dreamer_jax.runs import create_run
 from dreamer_jax.seed_run import SeedRun
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CHANGES = {"function": "seeded_length", "train__frames": 60, "train__eval_every": 20, "replay__context": 1}
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, quick_compilation) -> Path:
+def whole(tmp_path_factory) -> Path:
     """The run in one go."""
     return loop.train(tiny_config(tmp_path_factory.mktemp("whole"), **CHANGES))
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory, quick_compilation) -> Path:
+def stopped(tmp_path_factory) -> Path:
     """The run stopped at frame 51, with checkpoints there, at 40, and perhaps a better one at 20."""
     with pytest.MonkeyPatch.context() as patch:
         stop_next_run(patch, 51)

@@ -40,8 +40,6 @@ from dreamer_jax.seed_run import SeedRun
 from dreamer_jax.train_step import init_agent
 from dreamer_jax.training import Training
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SCALE = int(os.environ.get("FUZZ", "1"))
 STOPPED_AT = 34
 
@@ -275,7 +273,7 @@ def test_evaluations_and_environments(folder, rows, data):
 
 
 @pytest.fixture(scope="module")
-def training(tmp_path_factory, quick_compilation) -> Iterator[Training]:
+def training(tmp_path_factory) -> Iterator[Training]:
     """A run of two environments, stopped between two updates with a moment that has all there can be."""
     changes = {"replay__context": 1, "replay__online": True, "env__num_envs": 2, "train__eval_every": 20, "train__frames": 60}
     config = tiny_config(tmp_path_factory.mktemp("stopped"), **changes, precision="float32")

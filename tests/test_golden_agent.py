@@ -24,7 +24,6 @@ from dreamer_jax.types import AgentState, Batch, LatentState, ReturnNorm
 
 HORIZON = 3  # the only size that no array shows
 UPDATES = 3
-QUICK = {"xla_backend_optimization_level": 0}  # halves the time to compile, and a few steps take none
 LOSSES = {
     "image": "decoder/image",
     "position": "decoder/position",
@@ -85,7 +84,7 @@ def evaluated(agent):
         key = jax.random.key(0)
         return total_loss(agent.nets, agent.config, params, agent.slow_critic, agent.norm, key, agent.batch)
 
-    evaluate = jax.jit(jax.value_and_grad(objective, has_aux=True), compiler_options=QUICK)
+    evaluate = jax.jit(jax.value_and_grad(objective, has_aux=True))
     (total, parts), grads = evaluate(agent.params)
     losses, states, norm, metrics = parts
     return SimpleNamespace(total=total, losses=losses, states=states, norm=norm, metrics=metrics, grads=_by_path(*grads))
@@ -103,7 +102,7 @@ def updated(agent):
     )
     state = AgentState(world_model, actor, critic, agent.slow_critic, agent.norm, jax.random.key(0), jnp.int32(0))
     state = jax.tree.map(jnp.copy, state)  # the step donates its state
-    step = compile_train_step(agent.nets, agent.config).lower(state, agent.batch).compile(compiler_options=QUICK)
+    step = compile_train_step(agent.nets, agent.config)
     history = []
     for _ in range(UPDATES):
         state, metrics, _ = step(state, agent.batch)

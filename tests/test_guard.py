@@ -22,8 +22,6 @@ from dreamer_jax.spaces import ActionSpec
 from dreamer_jax.train_step import compile_train_step, init_agent
 from dreamer_jax.types import ReturnNorm
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 VERSIONS = {"v3": (helpers.CONFIG, True), "v1": (helpers.V1, False)}  # V1's policy gradient comes through the dynamics
 BAD = {
     "NaN in an observation": lambda batch: batch.replace(obs=batch.obs | {"position": _one(batch.obs["position"], np.nan)}),

@@ -31,8 +31,6 @@ from dreamer_jax.replay import Replay
 from dreamer_jax.runs import CheckpointError
 from dreamer_jax.types import AgentState
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TIMING = {"wall_seconds", "updates_per_second", "resident_mib"}  # and memory
 
 
@@ -281,7 +279,7 @@ def test_every_passes_multiples_once():
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory, quick_compilation):
+def stopped(tmp_path_factory):
     """A run of 62 frames into which Ctrl-C came at frame 43: its folder, output, and what it saved last."""
     run_config = tiny_config(tmp_path_factory.mktemp("stopped"), "interrupted", train__frames=62, train__eval_every=20)
     saved = SimpleNamespace()

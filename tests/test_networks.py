@@ -36,7 +36,7 @@ def _init(module, *inputs):
 
 
 def _apply(module, params, *inputs):
-    return jax.jit(partial(apply, module), compiler_options=helpers.QUICK)(params, *inputs)
+    return jax.jit(partial(apply, module))(params, *inputs)
 
 
 def _pixels(*shape: int) -> np.ndarray:

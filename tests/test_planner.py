@@ -19,7 +19,7 @@ from dreamer_jax.evaluation import evaluate, evaluate_run, load_policy, read_spe
 from dreamer_jax.networks import build_networks
 from dreamer_jax.policy import initial_carry, policy_step
 from dreamer_jax.spaces import ActionSpec
-from dreamer_jax.train_step import count_params, init_agent, train_step
+from dreamer_jax.train_step import compile_train_step, count_params, init_agent
 from dreamer_jax.types import ActingParams
 
 SETTINGS = PlannerConfig(horizon=3, iterations=6, candidates=200, elites=20)
@@ -122,7 +122,7 @@ def test_networks_without_an_actor_plan(discrete, mode):
     """One-hot actions, or numbers in the range: the planner's, with the actor's parameters not even there."""
     nets, (params, _, _) = helpers.tiny_networks(discrete), helpers.tiny_params(discrete)
     nets = dataclasses.replace(nets, actor=None)
-    step = jax.jit(partial(policy_step, nets, CONFIG, mode=mode), compiler_options=helpers.QUICK)
+    step = jax.jit(partial(policy_step, nets, CONFIG, mode=mode))
     acting, key = ActingParams(params, {}), jax.random.key(0)
     action, carry = step(acting, key, initial_carry(nets, 2), helpers.random_obs(0, (2,)), np.zeros(2, bool))
     assert action.shape == (2, nets.action_spec.size)
@@ -144,9 +144,7 @@ def test_an_update_without_actor_and_critic():
     nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(False, 2), jnp.float32)
     assert {"actor", "critic"}.isdisjoint(count_params(nets))
     state = jax.jit(partial(init_agent, nets, config))(jax.random.key(0))
-    new, metrics, _ = jax.jit(partial(train_step, nets, config), compiler_options=helpers.QUICK)(
-        state, helpers.random_batch(nets, 0)
-    )
+    new, metrics, _ = compile_train_step(nets, config)(jax.tree.map(jnp.copy, state), helpers.random_batch(nets, 0))
     assert {"loss/policy", "loss/value", "loss/replay_value"}.isdisjoint(metrics)
     assert all(np.isfinite(value) for value in metrics.values())
     assert not jax.tree.leaves((new.actor.params, new.critic.params, new.slow_critic))
@@ -154,7 +152,7 @@ def test_an_update_without_actor_and_critic():
     assert any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
 
 
-def test_a_run_without_an_actor(tmp_path, quick_compilation):
+def test_a_run_without_an_actor(tmp_path):
     """Trained, saved with nothing where actor and critic would be, loaded, and played to the end."""
     planner = {"behavior.planner.candidates": 8, "behavior.planner.elites": 2, "behavior.planner.iterations": 1}
     config = tiny_config(tmp_path, train__frames=60, model__actor_critic=False, **planner)
@@ -163,7 +161,7 @@ def test_a_run_without_an_actor(tmp_path, quick_compilation):
     assert result["returns"] == [15.0, 15.0]
 
 
-def test_any_agent_can_plan_at_an_evaluation(finished_run, tmp_path, quick_compilation):
+def test_any_agent_can_plan_at_an_evaluation(finished_run, tmp_path):
     """The trained actor is left aside, and the result has a name of its own."""
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     text = (run / "config.yaml").read_text()

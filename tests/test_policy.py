@@ -100,7 +100,7 @@ def test_the_carry_is_what_filtering_gives(actor, mode):
 
     latent_key, _ = jax.random.split(jax.random.fold_in(KEY, 7))
     embed = apply(nets.encoder, params.world_model["encoder"], obs)
-    observe_step = jax.jit(partial(rssm.observe_step, nets), compiler_options=helpers.QUICK)
+    observe_step = jax.jit(partial(rssm.observe_step, nets))
     expected, _ = observe_step(params.world_model, latent_key, carry.latent, carry.prev_action, embed, is_first)
     chex.assert_trees_all_close(new.latent, expected, atol=1e-5)
     chex.assert_trees_all_equal(new.prev_action, action)

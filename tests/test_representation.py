@@ -1,7 +1,5 @@
 """What shapes the latent: losses against golden arrays of R2-Dreamer's program, and world models without a decoder."""
 
-from functools import partial
-
 import golden_data as golden
 import helpers
 import jax
@@ -17,7 +15,7 @@ from dreamer_jax.networks import build_networks
 from dreamer_jax.replay import Replay
 from dreamer_jax.representation import REDUNDANCY_WEIGHT, contrastive_loss, redundancy_loss
 from dreamer_jax.spaces import ActionSpec, ObsSpec
-from dreamer_jax.train_step import count_params, init_agent, init_params, total_loss, train_step
+from dreamer_jax.train_step import compile_train_step, count_params, init_agent, init_params, total_loss
 from dreamer_jax.types import ReturnNorm
 
 DATA = golden.load("14_representation_losses_official_torch")
@@ -77,7 +75,7 @@ def test_no_decoder_is_built_and_the_encoder_learns(kind, version):
         total, (losses, *_) = total_loss(nets, config, params, params[2], norm, jax.random.key(0), batch)
         return total, losses
 
-    (_, losses), grads = jax.jit(jax.value_and_grad(objective, has_aux=True), compiler_options=helpers.QUICK)(params)
+    (_, losses), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(params)
     assert set(losses) - {"reward", "continue", "dyn", "rep", "policy", "value", "replay_value"} == {kind} - {"reward_only"}
     for leaf in jax.tree.leaves(grads):
         assert np.isfinite(leaf).all()
@@ -127,15 +125,15 @@ def _prototype_agent():
 def test_prototypes_stand_still_at_first_and_the_slow_encoder_follows():
     """Two updates with the prototypes held, then they move; before each the slow copy takes a twentieth of the way."""
     nets, config, state = _prototype_agent()
-    step = jax.jit(partial(train_step, nets, config), compiler_options=helpers.QUICK)
+    step = compile_train_step(nets, config)
     batch, tables, kernels = helpers.random_batch(nets, 0), [], []
-    slow = state.slow_encoder["encoder"]["mlp"]["linear0"]["kernel"]
+    slow = np.array(state.slow_encoder["encoder"]["mlp"]["linear0"]["kernel"])
     for _ in range(4):
-        kernels.append(state.world_model.params["encoder"]["mlp"]["linear0"]["kernel"])
+        kernels.append(np.array(state.world_model.params["encoder"]["mlp"]["linear0"]["kernel"]))  # the state is donated
         state, metrics, _ = step(state, batch)
         slow = 0.95 * slow + 0.05 * kernels[-1]
         np.testing.assert_allclose(state.slow_encoder["encoder"]["mlp"]["linear0"]["kernel"], slow, rtol=1e-5, atol=1e-7)
-        tables.append(np.asarray(state.world_model.params["prototypes"]["table"]))
+        tables.append(np.array(state.world_model.params["prototypes"]["table"]))
         assert np.isfinite(metrics["loss/prototypes/swav"])
     np.testing.assert_allclose(np.linalg.norm(tables[0], axis=-1), 1, rtol=1e-5)
     np.testing.assert_allclose(tables[0], tables[1], rtol=1e-6)  # only scaled to length 1 once more
@@ -151,7 +149,7 @@ def test_slow_encoder_gets_no_gradient():
     def objective(slow):
         return total_loss(nets, config, params, params[2], state.return_norm, jax.random.key(0), batch, slow)[0]
 
-    gradient = jax.jit(jax.grad(objective), compiler_options=helpers.QUICK)(state.slow_encoder)
+    gradient = jax.jit(jax.grad(objective))(state.slow_encoder)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
@@ -169,7 +167,7 @@ def test_shifted_views_reach_the_encoder():
         slow = prototypes.slow_copy(params)
         return prototypes.prototype_losses(nets, config, params, slow, jax.random.key(1), batch)
 
-    none, some = (jax.jit(losses, static_argnums=0, compiler_options=helpers.QUICK)(shift) for shift in (0, 3))
+    none, some = (jax.jit(losses, static_argnums=0)(shift) for shift in (0, 3))
     assert set(none) == {"prototypes/swav", "prototypes/temp", "prototypes/norm"}
     assert abs(none["prototypes/swav"] - some["prototypes/swav"]) > 1e-5
 

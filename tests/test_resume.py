@@ -19,8 +19,6 @@ from dreamer_jax.envs import ActionError, EnvError, VectorEnv, make_vector_env
 from dreamer_jax.metrics import read_metrics
 from dreamer_jax.runs import CheckpointError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CASES = {
     "episodes of several lengths, latents in the replay": {
         "function": "seeded_length",
@@ -173,7 +171,7 @@ def test_checkpoints_come_with_time_as_well(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory, quick_compilation):
+def stopped(tmp_path_factory):
     return loop.train(tiny_config(tmp_path_factory.mktemp("stopped"), train__frames=40))
 
 

@@ -24,7 +24,6 @@ EMBED = helpers.MODEL.units
 def compiled() -> SimpleNamespace:
     """Networks, parameters, and the compiled functions on them."""
     nets, params = helpers.tiny_networks(), helpers.tiny_params()[0]
-    jit = partial(jax.jit, compiler_options=helpers.QUICK)
 
     def policy(key, features):
         return jnp.tanh(features[:, :3] + jax.random.normal(key, (features.shape[0], 3)))
@@ -32,12 +31,12 @@ def compiled() -> SimpleNamespace:
     return SimpleNamespace(
         nets=nets,
         params=params,
-        observe=jit(partial(rssm.observe, nets)),
-        observe_step=jit(partial(rssm.observe_step, nets)),
-        imagine_step=jit(partial(rssm.imagine_step, nets)),
-        prior=jit(lambda params, deter: apply(nets.rssm, params["rssm"], deter, method="prior")),
+        observe=jax.jit(partial(rssm.observe, nets)),
+        observe_step=jax.jit(partial(rssm.observe_step, nets)),
+        imagine_step=jax.jit(partial(rssm.imagine_step, nets)),
+        prior=jax.jit(lambda params, deter: apply(nets.rssm, params["rssm"], deter, method="prior")),
         policy=policy,
-        compiled_policy=jit(policy),
+        compiled_policy=jax.jit(policy),
     )
 
 
@@ -180,7 +179,7 @@ def test_latents_are_one_hot(dtype):
     """Every stoch variable is one-hot to the last bit, in the compute dtype; deter stays inside (-1, 1)."""
     nets, (start, prev_action, embed, is_first) = helpers.tiny_networks(dtype=dtype), _inputs(7, 4, 5)
     start = jax.tree.map(lambda x: x.astype(dtype), start)
-    observe = jax.jit(partial(rssm.observe, nets), compiler_options=helpers.QUICK)
+    observe = jax.jit(partial(rssm.observe, nets))
     _, states, *_ = observe(helpers.tiny_params()[0], jax.random.key(7), start, prev_action.astype(dtype), embed, is_first)
     chex.assert_type(jax.tree.leaves(states), dtype)
     stoch = np.asarray(states.stoch, np.float32)

@@ -25,8 +25,6 @@ from dreamer_jax.runs import CheckpointError
 from dreamer_jax.seeds import over_seeds
 from dreamer_jax.train_step import compile_train_step, init_agent
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SEEDS = 3
 
 
@@ -146,7 +144,6 @@ def test_over_several_devices_the_seeds_are_split(tmp_path):
     program = f"""
 import jax, sys
 sys.path[:0] = {sys.path!r}
-jax.config.update("jax_disable_most_optimizations", True)
 import helpers, jax.numpy as jnp, numpy as np
 from functools import partial
 from dreamer_jax import rssm
@@ -178,7 +175,8 @@ ours, alone = (jax.tree.leaves(state.critic.params) for state in (eight.agent(0)
 print(max(float(jnp.abs(a - jax.device_get(b)).max()) for a, b in zip(ours, alone)))
 print(np.array_equal(*(learner._replays[0].read(0, 20)["latent/stoch"] for learner in (eight, one))))
 """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     devices, difference, latents = result.stdout.split("\n")[:3]

@@ -9,11 +9,9 @@ from counting import tiny_config
 
 from dreamer_jax import speed
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory, quick_compilation):
+def result(tmp_path_factory):
     config = tiny_config(tmp_path_factory.mktemp("speed"), **{"replay.context": 1})
     without, with_loop = speed.report(config, calls=3, updates=20, command=["scripts/bench_speed.py", "--calls", "3"])
     assert with_loop == {**without, "loop": with_loop["loop"]}

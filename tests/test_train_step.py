@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from dreamer_jax import train_step
+from dreamer_jax import devices, train_step
 from dreamer_jax.config import ModelConfig
 from dreamer_jax.networks import build_networks
 from dreamer_jax.spaces import ActionSpec, ObsSpec
@@ -60,7 +60,7 @@ def gradients(version: str):
         _, (losses, *_) = total_loss(nets, config, params, slow_critic, norm, jax.random.key(0), batch)
         return sum(chosen[name.split("/")[0]] * loss.mean() for name, loss in losses.items())
 
-    compiled = jax.jit(jax.grad(objective, argnums=(0, 1)), compiler_options=helpers.QUICK)
+    compiled = jax.jit(jax.grad(objective, argnums=(0, 1)))
 
     def compute(name, batch):
         chosen = {other: jnp.float32(other == name) for other in LOSSES}
@@ -109,11 +109,10 @@ def agent():
     """One compiled step and init; tracing the step a second time is an error."""
     nets = helpers.tiny_networks()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_step, "compiler_options", lambda: helpers.QUICK)
         patch.setattr(train_step, "train_step", chex.assert_max_traces(train_step.train_step, n=1))
         yield SimpleNamespace(
             nets=nets,
-            init=jax.jit(lambda key: init_agent(nets, helpers.CONFIG, key), compiler_options=helpers.QUICK),
+            init=jax.jit(lambda key: init_agent(nets, helpers.CONFIG, key)),
             step=compile_train_step(nets, helpers.CONFIG),
         )
 
@@ -221,13 +220,13 @@ def test_bfloat16_is_for_computing_alone(agent):
     """
     config, state, batch = helpers.CONFIG, agent.init(jax.random.key(0)), helpers.random_batch(agent.nets, 0)
     nets = helpers.tiny_networks(dtype=jnp.bfloat16)
-    init = jax.jit(partial(init_agent, nets, config), compiler_options=helpers.QUICK)
+    init = jax.jit(partial(init_agent, nets, config))
     chex.assert_trees_all_equal_dtypes(_arrays(init(jax.random.key(0))), _arrays(state))
 
     def losses(nets):
         start = jax.tree.map(lambda x: x.astype(nets.dtype), batch.start)
         inputs = (helpers.tiny_params(), state.slow_critic, state.return_norm, jax.random.key(0), batch.replace(start=start))
-        loss, (terms, states, _, _) = jax.jit(partial(total_loss, nets, config), compiler_options=helpers.QUICK)(*inputs)
+        loss, (terms, states, _, _) = jax.jit(partial(total_loss, nets, config))(*inputs)
         chex.assert_type(jax.tree.leaves((loss, terms)), jnp.float32)
         chex.assert_type(jax.tree.leaves(states), nets.dtype)
         return {name: float(terms[name].mean()) for name in terms}
@@ -252,3 +251,10 @@ def test_parameter_counts():
         "critic": 66111,
     }
     assert sum(counts.values()) == 640867
+
+
+def test_a_level_of_optimisation_that_the_user_names_is_kept(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
+    assert devices.compiler_options() == {}
+    monkeypatch.delenv("XLA_FLAGS")
+    assert devices.compiler_options() == {"xla_backend_optimization_level": 1}

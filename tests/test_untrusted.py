@@ -23,8 +23,6 @@ from dreamer_jax.metrics import read_metrics
 from dreamer_jax.report.summary import find_runs, markdown_table, read_runs, summarise
 from dreamer_jax.runs import CheckpointError, create_run, open_run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 FRAMES = 200  # of the finished run
 
 

@@ -21,7 +21,7 @@ from dreamer_jax.world_model import world_model_loss
 
 @cache
 def _compiled():
-    return jax.jit(partial(world_model_loss, helpers.tiny_networks(), helpers.CONFIG), compiler_options=helpers.QUICK)
+    return jax.jit(partial(world_model_loss, helpers.tiny_networks(), helpers.CONFIG))
 
 
 def _losses(batch):
@@ -43,7 +43,7 @@ def test_kl_is_summed_over_variables_before_the_free_nats(monkeypatch):
     monkeypatch.setattr(rssm, "observe", lambda *_: (states, states, posterior, prior))
 
     config = helpers.CONFIG.model_copy(update={"loss": loss})
-    compiled = jax.jit(partial(world_model_loss, nets, config), compiler_options=helpers.QUICK)
+    compiled = jax.jit(partial(world_model_loss, nets, config))
     losses, _, metrics = compiled(params, jax.random.key(0), batch)
     for name in ("dyn", "rep"):
         # Clipping each variable would give 2, 2, 4; clipping the mean would keep 0.3.
