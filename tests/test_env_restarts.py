@@ -100,14 +100,18 @@ def test_the_restarts_are_limited(capsys):
 
 
 @pytest.mark.parametrize(
-    ("function", "message"),
+    ("function", "start", "message"),
     [
-        ("killed_at_start", r"^import:failing:killed_at_start: an environment process ended unexpectedly \(exit code -9\);"),
-        ("hung_at_start", "an environment process did not answer for 2 s; .*--env.timeout"),
+        (
+            "killed_at_start",
+            60.0,
+            r"^import:failing:killed_at_start: an environment process ended unexpectedly \(exit code -9\);",
+        ),
+        ("hung_at_start", 1.5, "an environment process did not answer for 2 s; .*--env.timeout"),
     ],
 )
-def test_a_process_that_fails_at_its_start_is_an_error(function, message, monkeypatch):
-    monkeypatch.setattr(workers, "_START_SECONDS", 1.5)
+def test_a_process_that_fails_at_its_start_is_an_error(function, start, message, monkeypatch):
+    monkeypatch.setattr(workers, "_START_SECONDS", start)
     monkeypatch.setattr(workers, "_CLOSE_SECONDS", 0.5)
     with pytest.raises(EnvError, match=message):
         opened(function, [3], timeout=0.5)

@@ -16,7 +16,7 @@ def test_a_run_survives(tmp_path):
     """Killed in a checkpoint and with no room left on its disk, it ends as if nothing had happened."""
     planned = [End(signal.SIGKILL, "checkpoint", 0.0), End(None, "training", 0.0)]
     lines: list[str] = []
-    lives, problems = survival.survive(tmp_path / "survival", planned, 2000, lines.append)
+    lives, problems = survival.survive(tmp_path / "survival", planned, 1000, lines.append)
     assert problems == []
     assert [life.status for life in lives] == [-9, 2]
     assert "cannot be written" in (tmp_path / "survival" / "life_2.log").read_text()
