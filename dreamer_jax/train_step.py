@@ -53,7 +53,8 @@ def init_agent(nets: Networks, config: Config, key: jax.Array) -> AgentState:
     world_model, actor, critic = init_params(nets, init_key)
 
     def make(params: Params, own_rate: float | None = None) -> TrainState:
-        return TrainState.create(apply_fn=None, params=params, tx=make_optimizer(config.optimizer, own_rate))
+        optimizer = make_optimizer(config.optimizer, own_rate)  # pyright: ignore[reportArgumentType]  # frozen, so it has a hash
+        return TrainState.create(apply_fn=None, params=params, tx=optimizer)
 
     return AgentState(
         world_model=make(world_model),
