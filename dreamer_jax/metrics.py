@@ -25,6 +25,7 @@ from dreamer_jax.config import Config, ConfigError, shown
 KINDS = ("train", "episode", "eval")
 COUNTERS = ("frames", "decisions", "updates", "wall_seconds")
 FILE_NAME = "metrics.jsonl"
+MEASURED = ("wall_seconds", "updates_per_second", "checkpoint_seconds", "resident_mib")  # differ between runs of one seed
 MOST = 10**11  # simulator steps, decisions, updates or seconds of a run
 NEEDED = {"train": (), "episode": ("return",), "eval": ("return_mean", "return_std")}  # numbers of a row, beside counters
 RETURN_WINDOW = 10  # episodes in the running mean of the return, here and in the plots

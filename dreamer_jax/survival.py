@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dreamer_jax.metrics import read_metrics
+from dreamer_jax.metrics import MEASURED, read_metrics
 
 TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
 # A small agent with all that a run can lose: latents in the replay, an online queue, several environments, evaluations.
@@ -51,7 +51,6 @@ HEADER = (
     "| life | ended by | exit status | half-written | newest whole checkpoint at frame | problems |\n|---|---|---|---|---|---|"
 )
 _PATIENCE = 300.0  # for what a life is waited for [seconds]
-_TIMES = ("wall_seconds", "updates_per_second", "resident_mib")
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def differences(one: Path, two: Path) -> list[str]:
     found = []
     rows = [
         [
-            repr({name: value for name, value in row.items() if name not in _TIMES})
+            repr({name: value for name, value in row.items() if name not in MEASURED})
             for row in read_metrics(run / "metrics.jsonl")
         ]
         for run in (one, two)

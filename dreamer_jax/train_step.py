@@ -54,7 +54,9 @@ def init_agent(nets: Networks, config: Config, key: jax.Array) -> AgentState:
 
     def make(params: Params, own_rate: float | None = None) -> TrainState:
         optimizer = make_optimizer(config.optimizer, own_rate)  # pyright: ignore[reportArgumentType]  # frozen, so it has a hash
-        return TrainState.create(apply_fn=None, params=params, tx=optimizer)
+        state = TrainState.create(apply_fn=None, params=params, tx=optimizer)
+        # Of a Python number it would have a weak type, which a checkpoint loses: a run that goes on would be compiled again.
+        return state.replace(step=jnp.int32(0))
 
     return AgentState(
         world_model=make(world_model),

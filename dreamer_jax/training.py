@@ -112,6 +112,7 @@ class Training:
         self.progress = stack.enter_context(contextlib.closing(Progress(config.train.frames, self._frames)))
         self.logged = (self._lead.counters.policy_steps, self._lead.counters.updates, time.monotonic())
         self.save_due = time.monotonic() + 60 * config.train.checkpoint_minutes
+        self.saving = 0.0  # for which training has waited for checkpoints since the last row [s]
         self.stop_requested = False
         self.in_step = False  # what is saved then has no moment
 
@@ -245,7 +246,13 @@ class Training:
         speed = (updates - self.logged[1]) / (now - self.logged[2])
         self.logged = (steps, updates, now)
         rows = self.learner.fetch_metrics()
-        process = {"updates_per_second": speed, "resident_mib": resident_memory() / MIB}
+        process = {
+            "updates_per_second": speed,
+            "checkpoint_seconds": self.saving,
+            "resident_mib": resident_memory() / MIB,
+        }
+        if any(rows):
+            self.saving = 0.0
         for i in self.active:
             if rows[i]:
                 run = self.runs[i]
@@ -273,11 +280,13 @@ class Training:
 
     def _save(self, index: int, score: float | None = None) -> None:
         """Saves a run, with all that an exact continuation needs unless this is in the midst of a step of the loop."""
+        begun = time.monotonic()
         moment = None if self.in_step else self._moment(index)
         self.learner.notice()
         self._keep_refused()
         self.runs[index].save(self.learner.agent(index), self.ratio.previous, moment, score)
         give_back_memory()
+        self.saving += time.monotonic() - begun
         self.save_due = time.monotonic() + 60 * self.config.train.checkpoint_minutes
 
     def _moment(self, index: int) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import pytest
 
 from dreamer_jax import training
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.metrics import read_metrics
+from dreamer_jax.metrics import MEASURED, read_metrics
 
 
 def stop_next_run(patch: pytest.MonkeyPatch, frames: int) -> None:
@@ -30,7 +30,7 @@ def stop_next_run(patch: pytest.MonkeyPatch, frames: int) -> None:
 def rows(run: Path) -> list[dict]:
     """All rows but for times and memory, as text: NaN is not equal to itself."""
     return [
-        repr({name: value for name, value in row.items() if name not in ("wall_seconds", "updates_per_second", "resident_mib")})
+        repr({name: value for name, value in row.items() if name not in MEASURED})
         for row in read_metrics(run / "metrics.jsonl")
     ]
 

@@ -14,7 +14,8 @@ TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
 def deterministic_return(tmp_path: Path, preset: str, *options: str) -> float:
     """Trains a preset as a user does, and evaluates the last agent -> mean return of its most likely actions."""
     quiet = ["--train.tensorboard", "false", "--train.video", "false"]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # those compile it quickly
+    ours = {"XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"}  # for programs that are compiled quickly
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
     command = [sys.executable, str(TRAIN), "--preset", preset, "--runs", str(tmp_path), *quiet, *options]
     subprocess.run(command, env=environment, check=True)
     [result] = tmp_path.glob("*/*/evaluation.json")

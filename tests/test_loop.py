@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,12 +27,10 @@ from dreamer_jax import loop, seed_run, training
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.config import Config, ConfigError, parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import env_seeds, make_vector_env
-from dreamer_jax.metrics import read_metrics
+from dreamer_jax.metrics import MEASURED, read_metrics
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import CheckpointError
 from dreamer_jax.types import AgentState
-
-TIMING = {"wall_seconds", "updates_per_second", "resident_mib"}  # and memory
 
 
 def rows_of(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -158,7 +157,7 @@ def test_the_newest_checkpoints_are_kept_and_replay_is_shared_between_them(finis
 def test_the_seed_decides_everything(finished_run, tmp_path):
     changes = {"train__frames": 200, "train__eval_every": 80}
     again = loop.train(tiny_config(tmp_path, **changes))
-    one, two = ([{k: v for k, v in row.items() if k not in TIMING} for row in rows_of(run)] for run in (finished_run, again))
+    one, two = ([{k: v for k, v in row.items() if k not in MEASURED} for row in rows_of(run)] for run in (finished_run, again))
     assert one == two
     with contextlib.closing(Checkpoints(finished_run)) as first, contextlib.closing(Checkpoints(again)) as second:
         assert first.restore_host(200).replay_rng == second.restore_host(200).replay_rng
@@ -212,6 +211,14 @@ def test_frames_decisions_records_and_updates(
     length = {"five": 5, "six": 3}[function]
     assert len(episodes) == decisions // length
     assert {(row["return"], row["length"]) for row in episodes} == {({"five": 15.0, "six": 21.0}[function], length)}
+
+
+def test_a_row_says_how_long_training_waited_for_checkpoints(tmp_path, without_learning, monkeypatch):
+    """Half a second at frames 20 and 40, after the rows of these frames."""
+    monkeypatch.setattr(Checkpoints, "save", lambda *_: time.sleep(0.5))
+    run = loop.train(tiny_config(tmp_path, train__frames=60, train__eval_every=20))
+    waited = column(rows_of(run, "train"), "checkpoint_seconds")
+    assert [int(seconds / 0.5) for seconds in waited] == [0, 1, 1]
 
 
 def test_a_run_too_short_to_learn_still_ends_well(tmp_path, without_learning):

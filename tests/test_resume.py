@@ -7,6 +7,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from counting import Counting, tiny_config
@@ -18,6 +19,7 @@ from dreamer_jax.config import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import ActionError, EnvError, VectorEnv, make_vector_env
 from dreamer_jax.metrics import read_metrics
 from dreamer_jax.runs import CheckpointError
+from dreamer_jax.training import Training
 
 CASES = {
     "episodes of several lengths, latents in the replay": {
@@ -195,6 +197,23 @@ def test_a_longer_run_and_another_device_are_no_other_configuration(run):
     assert (run / "config.yaml").read_text() != text
     loop.resume(run)
     assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 60
+
+
+def test_going_on_needs_no_other_programs(tmp_path, stop_at, monkeypatch):
+    """The agent, what acts and the carry have the types, weak or not, that they have in a new run."""
+    given = []
+
+    def spy(self, *args):
+        begin(self, *args)
+        given.append(jax.tree.map(jax.typeof, (self.learner.state, self.learner.acting, self.carry)))
+
+    begin = Training.__init__
+    monkeypatch.setattr(Training, "__init__", spy)
+    stop_at(31)
+    run = loop.train(tiny_config(tmp_path, train__frames=40, replay__context=1))
+    loop.resume(run)
+    new, resumed = given
+    assert new == resumed
 
 
 def test_the_replay_may_move_to_disk(tmp_path, stop_at, monkeypatch):

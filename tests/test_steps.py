@@ -55,20 +55,17 @@ def test_losses_and_gradients_are_those_of_all_rows_at_once(horizon, rows):
 
 
 def test_several_agents_at_once():
-    """Under `vmap` each agent has its own losses and gradients.
-
-    They are sums of terms of about 1 that cancel, and of tanh near its ends: float64 says that either is off by up to 5e-6.
-    """
-    params, inputs = _inputs(3, 4)
-    stacked = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), (params, inputs))
+    """Under `vmap` each agent has its own losses and gradients; in float64, since they are sums of terms that cancel."""
 
     def gradient(params, inputs):
         return jax.grad(lambda params: sum(steps.mean_over_steps(_losses, params, inputs)[0].values()))(params)
 
-    together = jax.jit(jax.vmap(gradient))(*stacked)
-    for i in range(2):
-        alone = gradient(*jax.tree.map(lambda x: x[i], stacked))  # noqa: B023
-        chex.assert_trees_all_close(jax.tree.map(lambda x: x[i], together), alone, rtol=1e-5, atol=1e-5)  # noqa: B023
+    with jax.enable_x64(True):
+        stacked = jax.tree.map(lambda x: jnp.stack([x, 2 * x]).astype(float), _inputs(3, 4))
+        together = jax.jit(jax.vmap(gradient))(*stacked)
+        for i in range(2):
+            alone = gradient(*jax.tree.map(lambda x: x[i], stacked))  # noqa: B023
+            chex.assert_trees_all_close(jax.tree.map(lambda x: x[i], together), alone, rtol=1e-10)  # noqa: B023
 
 
 @pytest.mark.parametrize("horizon", [1, 4])
