@@ -9,30 +9,24 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 # Before JAX is there; for workers and scripts as well.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1",
+)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dreamer_jax_compiled_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.01"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+import helpers
+import jax
 import pytest
 from counting import tiny_config
-
-
-def _update_options() -> dict[str, Any]:
-    """For the update, the largest program: without emitters that take most of the time, where XLA can do without them.
-
-    Elsewhere they stay: the same function rounds differently with and without them.
-    """
-    quick = "xla_backend_optimization_level=0" in os.environ["XLA_FLAGS"]
-    older = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12)
-    return {"xla_cpu_use_fusion_emitters": False} if quick and older else {}
 
 
 def _once(compile_: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,7 +51,10 @@ def _quick_programs() -> Iterator[None]:
     from dreamer_jax.train_step import compile_train_step
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dreamer_jax.train_step.compiler_options", _update_options)
+        if helpers.WITHOUT_EMITTERS:
+            patch.setattr("dreamer_jax.train_step.compiler_options", lambda: helpers.WITHOUT_EMITTERS)
+            jax.block_until_ready(jax.numpy.zeros(()))  # XLA has read its flags: from here on they are for scripts alone
+            patch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false")
         patch.setattr("dreamer_jax.learner.compile_train_step", _once(compile_train_step))
         patch.setattr("dreamer_jax.training.compile_policy", _once(compile_policy))
         patch.setattr("dreamer_jax.evaluation.compile_play", _once(compile_play))

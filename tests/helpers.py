@@ -1,6 +1,8 @@
 """A tiny agent and random batches for the property tests."""
 
-from functools import cache
+import os
+from functools import cache, partial
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,12 @@ from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.train_step import init_params
 from dreamer_jax.types import Batch, LatentState, Params
 
+# Emitters take most of the time to compile, and older versions of XLA can do without them. Functions round otherwise then: it
+# is for the largest programs, and for the scripts that tests start.
+_QUICK = "xla_backend_optimization_level=0" in os.environ["XLA_FLAGS"]
+_OLDER = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12)
+WITHOUT_EMITTERS = {"xla_cpu_use_fusion_emitters": False} if _QUICK and _OLDER else {}
+quick_jit = partial(jax.jit, compiler_options=WITHOUT_EMITTERS)
 BATCH, LENGTH, HORIZON = 2, 5, 3
 OBS_SPECS = {"position": ObsSpec("vector", (3,)), "mode": ObsSpec("discrete", (), classes=4)}
 MODEL = ModelConfig(

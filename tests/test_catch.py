@@ -4,7 +4,7 @@ import numpy as np
 
 from dreamer_jax.config import load_config
 from dreamer_jax.envs import make_env
-from dreamer_jax.envs.catch import BALL, PADDLE, Catch
+from dreamer_jax.envs.catch import BALL, PADDLE, Catch, make, make_64
 from dreamer_jax.spaces import ObsSpec
 
 LEFT, STAY, RIGHT = range(3)
@@ -58,3 +58,9 @@ def test_the_preset_shows_small_images():
     env.reset(seed=0)
     assert env.render().shape == (192, 192, 3)
     env.close()
+
+
+def test_in_64_pixels_it_is_the_same_picture():
+    small, large = (of_size().reset(seed=3)[0] for of_size in (make, make_64))
+    np.testing.assert_array_equal(large, np.kron(small, np.ones((4, 4, 1), np.uint8)))
+    assert make_64().observation_space.shape == large.shape == (64, 64, 3)

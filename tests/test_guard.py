@@ -45,7 +45,7 @@ def _one(array, value):
 def agent(version: str):
     config, discrete = VERSIONS[version]
     nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), jnp.float32)
-    return nets, compile_train_step(nets, config), jax.jit(partial(init_agent, nets, config))
+    return nets, compile_train_step(nets, config), helpers.quick_jit(partial(init_agent, nets, config))
 
 
 def arrays(state) -> dict[str, np.ndarray]:

@@ -31,7 +31,8 @@ def learner(request):
     replay = helpers.CONFIG.replay.model_copy(update={"batch_size": 2, "batch_length": LENGTH, "context": 1})
     config = helpers.CONFIG.model_copy(update={"replay": replay})
     memory = Replay(nets.obs_specs, nets.action_spec, nets.latent.spec(nets.dtype), 40, 1, LENGTH, False, seed=0)
-    learner = Learner(nets, config, [jax.jit(partial(init_agent, nets, config))(jax.random.key(0))], [memory])
+    agent = helpers.quick_jit(partial(init_agent, nets, config))(jax.random.key(0))
+    learner = Learner(nets, config, [agent], [memory])
     rng, none = np.random.default_rng(0), np.zeros(1, bool)
     for i in range(20):
         obs = jax.tree.map(np.asarray, helpers.random_obs(i, (1,)))

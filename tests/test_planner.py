@@ -143,7 +143,7 @@ def test_an_update_without_actor_and_critic():
     config = _planet()
     nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(False, 2), jnp.float32)
     assert {"actor", "critic"}.isdisjoint(count_params(nets))
-    state = jax.jit(partial(init_agent, nets, config))(jax.random.key(0))
+    state = helpers.quick_jit(partial(init_agent, nets, config))(jax.random.key(0))
     new, metrics, _ = compile_train_step(nets, config)(jax.tree.map(jnp.copy, state), helpers.random_batch(nets, 0))
     assert {"loss/policy", "loss/value", "loss/replay_value"}.isdisjoint(metrics)
     assert all(np.isfinite(value) for value in metrics.values())

@@ -15,7 +15,7 @@ from dreamer_jax.networks import build_networks
 from dreamer_jax.replay import Replay
 from dreamer_jax.representation import REDUNDANCY_WEIGHT, contrastive_loss, redundancy_loss
 from dreamer_jax.spaces import ActionSpec, ObsSpec
-from dreamer_jax.train_step import compile_train_step, count_params, init_agent, init_params, total_loss
+from dreamer_jax.train_step import compile_train_step, count_params, init_agent, total_loss
 from dreamer_jax.types import ReturnNorm
 
 DATA = golden.load("14_representation_losses_official_torch")
@@ -67,7 +67,7 @@ def test_no_decoder_is_built_and_the_encoder_learns(kind, version):
     assert nets.decoder is None
     assert "decoder" not in count_params(nets)
     assert ("projection" in count_params(nets)) == (kind != "reward_only")
-    params = init_params(nets, jax.random.key(0))
+    params = helpers.random_params(nets)
     batch = helpers.random_batch(nets, 0)
 
     def objective(params):
@@ -75,7 +75,7 @@ def test_no_decoder_is_built_and_the_encoder_learns(kind, version):
         total, (losses, *_) = total_loss(nets, config, params, params[2], norm, jax.random.key(0), batch)
         return total, losses
 
-    (_, losses), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(params)
+    (_, losses), grads = helpers.quick_jit(jax.value_and_grad(objective, has_aux=True))(params)
     assert set(losses) - {"reward", "continue", "dyn", "rep", "policy", "value", "replay_value"} == {kind} - {"reward_only"}
     for leaf in jax.tree.leaves(grads):
         assert np.isfinite(leaf).all()
@@ -119,7 +119,7 @@ def _prototype_agent():
     model = helpers.CONFIG.model.model_copy(update={"representation": "prototypes", "prototypes": 6, "prototype_freeze": 3})
     config = helpers.CONFIG.model_copy(update={"model": model})
     nets = build_networks(model, helpers.OBS_SPECS, ActionSpec(True, 3), jnp.float32)
-    return nets, config, jax.jit(lambda key: init_agent(nets, config, key))(jax.random.key(0))
+    return nets, config, helpers.quick_jit(lambda key: init_agent(nets, config, key))(jax.random.key(0))
 
 
 def test_prototypes_stand_still_at_first_and_the_slow_encoder_follows():
@@ -158,7 +158,7 @@ def test_shifted_views_reach_the_encoder():
     specs = {"image": ObsSpec("image", (16, 16, 3))}
     model = helpers.CONFIG.model.model_copy(update={"representation": "prototypes", "prototypes": 6, "depth": 2})
     nets = build_networks(model, specs, ActionSpec(True, 3), jnp.float32)
-    params = init_params(nets, jax.random.key(0))[0]
+    params = helpers.random_params(nets)[0]
     images = np.random.default_rng(0).integers(256, size=(2, 3, 16, 16, 3)).astype(np.uint8)
     batch = helpers.random_batch(nets, 0, 2, 3).replace(obs={"image": jnp.asarray(images)})
 
@@ -167,7 +167,7 @@ def test_shifted_views_reach_the_encoder():
         slow = prototypes.slow_copy(params)
         return prototypes.prototype_losses(nets, config, params, slow, jax.random.key(1), batch)
 
-    none, some = (jax.jit(losses, static_argnums=0)(shift) for shift in (0, 3))
+    none, some = (helpers.quick_jit(losses, static_argnums=0)(shift) for shift in (0, 3))
     assert set(none) == {"prototypes/swav", "prototypes/temp", "prototypes/norm"}
     assert abs(none["prototypes/swav"] - some["prototypes/swav"]) > 1e-5
 

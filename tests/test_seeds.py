@@ -46,7 +46,7 @@ def test_without_seeds_a_function_stays_as_it_is():
 
 def test_one_update_of_several_seeds_is_that_of_each_alone():
     nets = helpers.tiny_networks(discrete=False)
-    init = jax.jit(partial(init_agent, nets, helpers.CONFIG))
+    init = helpers.quick_jit(partial(init_agent, nets, helpers.CONFIG))
     states = [init(jax.random.key(seed)) for seed in range(SEEDS)]
     batches = [helpers.random_batch(nets, seed) for seed in range(SEEDS)]
     # Copies: states are donated.

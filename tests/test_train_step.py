@@ -60,7 +60,7 @@ def gradients(version: str):
         _, (losses, *_) = total_loss(nets, config, params, slow_critic, norm, jax.random.key(0), batch)
         return sum(chosen[name.split("/")[0]] * loss.mean() for name, loss in losses.items())
 
-    compiled = jax.jit(jax.grad(objective, argnums=(0, 1)))
+    compiled = helpers.quick_jit(jax.grad(objective, argnums=(0, 1)))
 
     def compute(name, batch):
         chosen = {other: jnp.float32(other == name) for other in LOSSES}
@@ -112,7 +112,7 @@ def agent():
         patch.setattr(train_step, "train_step", chex.assert_max_traces(train_step.train_step, n=1))
         yield SimpleNamespace(
             nets=nets,
-            init=jax.jit(lambda key: init_agent(nets, helpers.CONFIG, key)),
+            init=helpers.quick_jit(lambda key: init_agent(nets, helpers.CONFIG, key)),
             step=compile_train_step(nets, helpers.CONFIG),
         )
 
@@ -220,13 +220,13 @@ def test_bfloat16_is_for_computing_alone(agent):
     """
     config, state, batch = helpers.CONFIG, agent.init(jax.random.key(0)), helpers.random_batch(agent.nets, 0)
     nets = helpers.tiny_networks(dtype=jnp.bfloat16)
-    init = jax.jit(partial(init_agent, nets, config))
+    init = helpers.quick_jit(partial(init_agent, nets, config))
     chex.assert_trees_all_equal_dtypes(_arrays(init(jax.random.key(0))), _arrays(state))
 
     def losses(nets):
         start = jax.tree.map(lambda x: x.astype(nets.dtype), batch.start)
         inputs = (helpers.tiny_params(), state.slow_critic, state.return_norm, jax.random.key(0), batch.replace(start=start))
-        loss, (terms, states, _, _) = jax.jit(partial(total_loss, nets, config))(*inputs)
+        loss, (terms, states, _, _) = helpers.quick_jit(partial(total_loss, nets, config))(*inputs)
         chex.assert_type(jax.tree.leaves((loss, terms)), jnp.float32)
         chex.assert_type(jax.tree.leaves(states), nets.dtype)
         return {name: float(terms[name].mean()) for name in terms}
