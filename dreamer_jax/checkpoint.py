@@ -98,6 +98,10 @@ class Checkpoints:
                 frames, args=ocp.args.Composite(**saved), metrics=None if score is None else {"score": float(score)}
             )
 
+    def save_ahead(self, replay: Replay) -> None:
+        """Writes in the background what the next checkpoint needs of a replay, if it is worth it. Raises OSError as `save`."""
+        self._segments.save_ahead(replay)
+
     def steps(self) -> list[int]:
         """Frames at which there is a checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
@@ -247,6 +251,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Ends the writing; whoever wants to know whether it went well calls `wait` before."""
+        self._segments.close()
         with contextlib.suppress(OSError), self._writing():
             self._manager.close()  # which waits
 

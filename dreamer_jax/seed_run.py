@@ -95,6 +95,7 @@ class SeedRun:
     def store(self, step: Step, prev_action: np.ndarray, latent: dict[str, np.ndarray]) -> None:
         """Puts a record of every environment into the replay; `latent` is what the policy computed there."""
         self.replay.add(step.obs, prev_action, step.reward, step.is_first, step.is_last, step.is_terminal, **latent)
+        self._checkpoints.save_ahead(self.replay)
         self.counters.policy_steps += 1
         self.counters.records += self.config.env.num_envs
 
