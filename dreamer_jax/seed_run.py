@@ -93,7 +93,11 @@ class SeedRun:
         return self.counters.frames < self.config.train.frames
 
     def store(self, step: Step, prev_action: np.ndarray, latent: dict[str, np.ndarray]) -> None:
-        """Puts a record of every environment into the replay; `latent` is what the policy computed there."""
+        """Puts a record of every environment into the replay; `latent` is what the policy computed there.
+
+        Raises:
+          OSError: records that fill a segment, which is written in the background, could not be written.
+        """
         self.replay.add(step.obs, prev_action, step.reward, step.is_first, step.is_last, step.is_terminal, **latent)
         self._checkpoints.save_ahead(self.replay)
         self.counters.policy_steps += 1
