@@ -66,15 +66,17 @@ def _take_seeds(arguments: Sequence[str]) -> tuple[int, list[str]]:
     return int(value), [*arguments[:at], *arguments[at + 2 :]]
 
 
-def use_huge_pages() -> None:
-    """Starts this process again, once, with memory from the system in pages of 2 MiB (Linux with glibc; elsewhere nothing).
+def tune_malloc() -> None:
+    """Starts this process again, once, with glibc's malloc as a long run on a CPU wants it (Linux; elsewhere nothing).
 
-    An update takes and returns large temporaries; with pages of 4 KiB a quarter of its time on a CPU goes into mapping them.
-    glibc reads the setting when a process starts, so it cannot be made later. A GLIBC_TUNABLES of the user's own is kept.
+    Pages of 2 MiB from the system: an update takes and returns large temporaries, and with pages of 4 KiB a quarter of its time
+    on a CPU goes into mapping them. Four arenas, where by default there may be eight for each core: threads that come and go,
+    as those of a checkpoint, leave pieces in more and more of them. glibc reads both when a process starts, so they cannot be
+    set later. A GLIBC_TUNABLES of the user's own is kept.
     """
     if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ or not sys.executable:
         return
-    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=4"
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dreamer_jax.cli import run_command, use_huge_pages
+from dreamer_jax.cli import run_command, tune_malloc
 
 
 def main(arguments: list[str]) -> None:
@@ -41,5 +41,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    tune_malloc()
     run_command(main, sys.argv[1:])

@@ -1,6 +1,7 @@
 """What the user did wrong is one line on stderr and exit status 2; our own mistakes keep their traceback."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -126,20 +127,45 @@ def test_dry_run_says_the_budget_and_trains_nothing(preset, expected, capsys, tm
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
-@pytest.mark.parametrize("own", [None, "glibc.malloc.perturb=0"])
-def test_huge_pages_are_asked_for_once_and_the_command_stays(tmp_path, own):
-    """The process is started again with the same words; a setting of the user's own is left alone."""
+TUNED = """
+import ctypes, os, sys, threading
+from dreamer_jax.cli import tune_malloc
+
+print("start", flush=True)
+tune_malloc()
+print(os.environ["GLIBC_TUNABLES"], sys.argv[1:], sys.flags.dont_write_bytecode, flush=True)
+together, libc = threading.Barrier(9), ctypes.CDLL(None)
+
+
+def take():
+    libc.malloc(10_000)
+    together.wait()
+
+
+for _ in range(8):
+    threading.Thread(target=take).start()
+together.wait()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@pytest.mark.parametrize(
+    ("own", "starts", "tunables"),
+    [(None, 2, "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=4"), ("glibc.malloc.perturb=0", 1, "glibc.malloc.perturb=0")],
+)
+def test_malloc_is_tuned_once_and_the_command_stays(tmp_path, own, starts, tunables):
+    """The process is started again with the same words; a setting of the user's own is left alone. Of nine threads each
+    would have an arena of its own."""
     script = tmp_path / "script.py"
-    script.write_text(
-        "import os, sys\nfrom dreamer_jax.cli import use_huge_pages\nprint('start', flush=True)\nuse_huge_pages()\n"
-        "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:], sys.flags.dont_write_bytecode)\n"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    script.write_text(TUNED)
+    environment = {name: value for name, value in os.environ.items() if name not in ("GLIBC_TUNABLES", "MALLOC_ARENA_MAX")}
     environment |= {"GLIBC_TUNABLES": own} if own else {}
     command = [sys.executable, "-B", str(script), "--a", "b c"]
-    lines = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert lines == ["start"] * (1 if own else 2) + [f"{own or 'glibc.malloc.hugetlb=1'} ['--a', 'b c'] 1"]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[: starts + 1] == ["start"] * starts + [f"{tunables} ['--a', 'b c'] 1"]
+    assert (printed.count("<heap nr=") > 4) == bool(own)
 
 
 def test_the_start_says_what_goes_where():
