@@ -307,6 +307,7 @@ def predict(
     """
     params, critic_params, slow_params = stop((params, critic_params, slow_params))
 
+    @jax.jit  # traced once for all steps and the last
     def heads(features: jax.Array) -> Predictions:
         def scalar(module: Any, head_params: Params) -> jax.Array:
             return distributions.scalar_mean(apply(module, head_params, features))

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 from dreamer_jax.config import ModelConfig
 from dreamer_jax.layers import MLP, BlockLinear, Linear, NormAct, Style
 
+# The gates of all blocks at once are an eighth of the kernels to compile; with many rows, joining the blocks takes longer.
+FEW_ROWS = 64
+
 
 class BlockGRU(nn.Module):
     """V3's recurrent core, h' = f(h, z, a): a block-diagonal GRU with norms."""
@@ -16,7 +19,7 @@ class BlockGRU(nn.Module):
 
     @nn.compact
     def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
-        """The three gates are split inside each block."""
+        """The three gates are split inside each block; up to FEW_ROWS rows, those of all blocks are computed at once."""
         c, dtype = self.config, self.style.dtype
         action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action)))
         parts = {"deter_in": deter, "stoch_in": stoch, "action_in": action}
@@ -25,13 +28,13 @@ class BlockGRU(nn.Module):
         x, shared = deter, inputs  # the first layer alone sees the inputs
         for i in range(c.recurrent_layers):
             x = BlockLinear(c.deter, c.blocks, dtype, name=f"recurrent_{i}")(x, shared)
-            x, shared = NormAct(self.style, name=f"recurrent_act_{i}")(jnp.concatenate(x, -1)), None  # [.., D]
-        new = []
-        for gates, old in zip(
-            BlockLinear(3 * c.deter, c.blocks, dtype, name="gates")(x), jnp.split(deter, c.blocks, axis=-1), strict=True
-        ):
-            new.append(_gate(gates, old))
-        return jnp.concatenate(new, -1)
+            x, shared = NormAct(self.style, name=f"recurrent_act_{i}")(x), None  # [.., D]
+        gates = BlockLinear(3 * c.deter, c.blocks, dtype, name="gates")
+        if deter.size // c.deter > FEW_ROWS:
+            pairs = zip(gates.by_block(x), jnp.split(deter, c.blocks, axis=-1), strict=True)
+            return jnp.concatenate([_gate(*pair) for pair in pairs], -1)
+        blocks = (*deter.shape[:-1], c.blocks, -1)
+        return _gate(gates(x).reshape(blocks), deter.reshape(blocks)).reshape(deter.shape)
 
 
 class LayerNormGRU(nn.Module):

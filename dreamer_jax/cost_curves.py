@@ -1,7 +1,6 @@
 """What an update costs: time and memory against batch size, sequence length, horizon, model size and number of seeds."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from dreamer_jax.plots import BLUE, RED
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import describe_environment
 from dreamer_jax.speed import compare_with_matmul, fill, matmul_rate, measure_step
-from dreamer_jax.train_step import count_params, init_agent
+from dreamer_jax.train_step import compile_init, count_params
 
 SEEDS = "seeds"
 AXES: dict[str, tuple[int | str, ...]] = {
@@ -67,7 +66,7 @@ def _measure_point(config: Config, seeds: int, calls: int) -> dict[str, Any]:
     latent, length = nets.latent.spec(nets.dtype) if config.replay.context else None, config.replay.batch_length
     replay = Replay(nets.obs_specs, nets.action_spec, latent, 2 * length + 2, 1, length, False, config.seed)
     fill(replay, nets, replay.length)
-    init = jax.jit(partial(init_agent, nets, config))
+    init = compile_init(nets, config)
     states = [init(jax.random.key(config.seed + i)) for i in range(seeds)]
     learner = Learner(nets, config, states, [replay] * seeds)
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(learner.state) if jnp.issubdtype(leaf.dtype, jnp.number))

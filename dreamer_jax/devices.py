@@ -50,13 +50,17 @@ def compute_dtype(config: Config) -> Any:
     return jnp.dtype(resolve_precision(config).precision)
 
 
-def compiler_options() -> dict[str, Any]:
+def compiler_options(once: bool = False) -> dict[str, Any]:
     """How the chosen device's large programs are compiled: for a CPU at LLVM's level 1, in less time to code as fast.
 
     A level that XLA_FLAGS names is kept.
+
+    Args:
+      once: the program runs a single time, so that its speed does not count: level 0.
     """
     level = "xla_backend_optimization_level"
-    return {level: 1} if _chosen_device().platform == "cpu" and level not in os.environ.get("XLA_FLAGS", "") else {}
+    chosen = _chosen_device().platform == "cpu" and level not in os.environ.get("XLA_FLAGS", "")
+    return {level: 0 if once else 1} if chosen else {}
 
 
 def keep_compiled_programs() -> None:

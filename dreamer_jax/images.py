@@ -57,7 +57,7 @@ class ImageDecoder(nn.Module):
         stoch = flatten_stoch(deter, stoch)
         deter, stoch = deter.reshape((-1, deter.shape[-1])), stoch.reshape((-1, stoch.shape[-1]))
 
-        blocks = BlockLinear(rows * columns * maps, DECODER_BLOCKS, dtype, name="deter_map")(deter)
+        blocks = BlockLinear(rows * columns * maps, DECODER_BLOCKS, dtype, name="deter_map").by_block(deter)
         x = jnp.concatenate([block.reshape((-1, rows, columns, maps // DECODER_BLOCKS)) for block in blocks], -1)
         y = MLP(1, 2 * self.units, self.style, name="stoch_mlp")(stoch)
         x += Linear(rows * columns * maps, dtype=dtype, name="stoch_map")(y).reshape(x.shape)

@@ -56,9 +56,18 @@ class BlockLinear(nn.Module):
     blocks: int
     dtype: Dtype = jnp.float32
 
+    def __call__(self, x: jax.Array, shared: jax.Array | None = None) -> jax.Array:
+        products, offset = self._products(x, shared)
+        return jnp.concatenate(products, -1) + offset
+
+    def by_block(self, x: jax.Array) -> list[jax.Array]:
+        """The output of each block, [.., features / blocks], for what works inside a block."""
+        products, offset = self._products(x, None)
+        return [product + own for product, own in zip(products, jnp.split(offset, self.blocks), strict=True)]
+
     @nn.compact
-    def __call__(self, x: jax.Array, shared: jax.Array | None = None) -> list[jax.Array]:
-        """Returns the output of each block, [.., features / blocks]: what follows works inside a block."""
+    def _products(self, x: jax.Array, shared: jax.Array | None) -> tuple[list[jax.Array], jax.Array]:
+        """Each block's product with its own slice, and what is to be added over all blocks."""
         size_own, size_out = x.shape[-1] // self.blocks, self.features // self.blocks
         size_shared = 0 if shared is None else shared.shape[-1]
         kernel = self.param("kernel", kernel_init(in_axis=(0, 1)), (self.blocks, size_own + size_shared, size_out))
@@ -68,8 +77,7 @@ class BlockLinear(nn.Module):
             # One product for all blocks, where a copy of `shared` beside each slice would take as many.
             common = kernel[:, size_own:].swapaxes(0, 1).reshape(size_shared, self.features)
             offset = shared.astype(self.dtype) @ common + offset
-        parts, offsets = jnp.split(x, self.blocks, axis=-1), jnp.split(offset, self.blocks, axis=-1)
-        return [part @ kernel[i, :size_own] + offsets[i] for i, part in enumerate(parts)]
+        return [part @ kernel[i, :size_own] for i, part in enumerate(jnp.split(x, self.blocks, axis=-1))], offset
 
 
 class NormAct(nn.Module):

@@ -28,7 +28,7 @@ from dreamer_jax.representation import representation_losses
 from dreamer_jax.runs import describe_environment
 from dreamer_jax.seeds import over_seeds
 from dreamer_jax.spaces import ObsSpec
-from dreamer_jax.train_step import compile_train_step, init_agent, train_step
+from dreamer_jax.train_step import compile_init, compile_train_step, train_step
 from dreamer_jax.types import AgentState, Batch
 
 POLICY_BATCHES = (1, 16)
@@ -74,7 +74,7 @@ def measure(config: Config, calls: int) -> dict[str, Any]:
     nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config))
     replay = _empty_replay(nets, config, _least_records(config))
     fill(replay, nets, replay.length)
-    state = jax.jit(partial(init_agent, nets, config))(jax.random.key(config.seed))
+    state = compile_init(nets, config)(jax.random.key(config.seed))
     learner = Learner(nets, config, [state], [replay])
     acting, batch = jax.tree.map(lambda x: x[0], (learner.acting, learner.sample()[1]))
     step = measure_step(nets, config, learner, calls)

@@ -47,6 +47,7 @@ mean_over_steps.defvjp(_forward, _backward)
 
 
 def _losses_and_gradients(function: Callable, params: dict[str, Any], steps: Any) -> tuple[tuple, dict[str, Any]]:
+    @jax.jit  # traced once for the shapes of its results and for the results
     def of_rows(params: dict[str, Any], rows: Any) -> tuple[tuple, dict[str, Any]]:
         def total(params: dict[str, Any]) -> tuple[jax.Array, tuple]:
             losses, metrics = function(params, rows)

@@ -48,7 +48,7 @@ def init_params(nets: Networks, key: jax.Array) -> tuple[Params, Params, Params]
 
 
 def init_agent(nets: Networks, config: Config, key: jax.Array) -> AgentState:
-    """A fresh agent. Call it under `jax.jit` (or `jax.eval_shape`); the optimiser is built here, once."""
+    """A fresh agent. Call it through `compile_init` (or `jax.eval_shape`); the optimiser is built here, once."""
     init_key, run_key = jax.random.split(key)
     world_model, actor, critic = init_params(nets, init_key)
 
@@ -177,6 +177,11 @@ def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) 
     old = replace(state, step=state.step + 1)
     new = AgentState(world_model, actor, critic, slow_critic, return_norm, old.key, old.step, slow_encoder)
     return jax.tree.map(partial(jnp.where, finite), new, old), metrics, states
+
+
+def compile_init(nets: Networks, config: Config):
+    """The jitted `init_agent(key)`."""
+    return jax.jit(partial(init_agent, nets, config), compiler_options=compiler_options(once=True))
 
 
 def compile_train_step(nets: Networks, config: Config, seeds: int | None = None):

@@ -8,7 +8,6 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from dreamer_jax.replay import Replay, TrainRatio
 from dreamer_jax.runs import DivergedError
 from dreamer_jax.seed_run import SeedRun
 from dreamer_jax.spaces import LatentSpec
-from dreamer_jax.train_step import count_params, init_agent
+from dreamer_jax.train_step import compile_init, count_params
 from dreamer_jax.types import ActingParams, PolicyCarry
 
 SHOWN_LOSSES = ("loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value")
@@ -87,7 +86,7 @@ class Training:
 
         keys = [jax.random.split(jax.random.key(own.seed)) for own in configs]
         self.policy_keys = jnp.stack([policy_key for _, policy_key in keys])
-        init = jax.jit(partial(init_agent, self.nets, config))
+        init = compile_init(self.nets, config)
         like = jax.eval_shape(init, keys[0][0])
         states = [
             init(agent_key) if frames is None else run.restore_agent(like)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from golden_data import assert_all_close, assert_close, assert_gradients_close
 
-from dreamer_jax import distributions, rssm
+from dreamer_jax import cores, distributions, rssm
 from dreamer_jax.behavior import Predictions, imagined_targets, policy_distribution, policy_loss, replay_value_loss, value_loss
 from dreamer_jax.config import BehaviorConfig, LossConfig, ModelConfig
 from dreamer_jax.networks import build_networks
@@ -46,8 +46,10 @@ class _RSSM:
         monkeypatch.setattr(distributions, "sample", lambda key, dist: samples[key])
 
 
+@pytest.mark.parametrize("few_rows", [64, 0], ids=["gates_at_once", "gates_by_block"])
 @pytest.mark.parametrize("prefix", ["cont", "disc"])
-def test_rssm_core(prefix, monkeypatch):
+def test_rssm_core(prefix, few_rows, monkeypatch):
+    monkeypatch.setattr(cores, "FEW_ROWS", few_rows)
     case = _RSSM(prefix)
     action = case.action("in/action")[:, 1]
     assert_close(action, case.data["core/action_vec"])

@@ -255,6 +255,7 @@ def test_parameter_counts():
 
 def test_a_level_of_optimisation_that_the_user_names_is_kept(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
-    assert devices.compiler_options() == {}
+    assert devices.compiler_options() == devices.compiler_options(once=True) == {}
     monkeypatch.delenv("XLA_FLAGS")
     assert devices.compiler_options() == {"xla_backend_optimization_level": 1}
+    assert devices.compiler_options(once=True) == {"xla_backend_optimization_level": 0}
