@@ -63,9 +63,11 @@ class Checkpoints:
             ),
             best_fn=_score,  # without it scores are neither saved nor looked up
             read_only=keep is None,
-            cleanup_tmp_directories=keep is not None,
         )
         folder = (run / "checkpoints").absolute()
+        if keep is not None:  # halves that a kill left; Orbax would remove them in the background, and two such at once fail
+            for half in folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                shutil.rmtree(half)
         try:
             self._manager = ocp.CheckpointManager(folder, item_names=("agent", "host"), options=options)
         except Exception as error:  # here and below: what Orbax raises of a file that it cannot read is open-ended

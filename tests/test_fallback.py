@@ -89,6 +89,16 @@ def test_halves_of_files_are_recognised(run, whole):
     assert not (run / "set_aside").exists()
 
 
+def test_halves_are_gone_when_a_run_has_been_opened(run):
+    """A resumed run is opened twice, and nothing may still be removing them when it is opened again or saves."""
+    half = run / "checkpoints" / "53.orbax-checkpoint-tmp"
+    half.mkdir()
+    for i in range(2_000):
+        (half / str(i)).touch()
+    with contextlib.closing(Checkpoints(run, keep=2)):
+        assert not half.exists()
+
+
 def test_rows_at_the_frame_of_a_checkpoint_come_once(run, whole):
     """While every environment is being reset, rows are written and no frame passes; the checkpoint came before."""
     path = run / "metrics.jsonl"
