@@ -59,8 +59,12 @@ def compiler_options(once: bool = False) -> dict[str, Any]:
       once: the program runs a single time, so that its speed does not count: level 0.
     """
     level = "xla_backend_optimization_level"
-    chosen = _chosen_device().platform == "cpu" and level not in os.environ.get("XLA_FLAGS", "")
-    return {level: 0 if once else 1} if chosen else {}
+    return {level: 0 if once else 1} if on_cpu() and level not in os.environ.get("XLA_FLAGS", "") else {}
+
+
+def on_cpu() -> bool:
+    """Whether the chosen device is a CPU: asked while a program is traced, for what is computed in another way there."""
+    return _chosen_device().platform == "cpu"
 
 
 def keep_compiled_programs() -> None:
@@ -93,5 +97,6 @@ def seed_sharding(seeds: int) -> Any:
 
 
 def _chosen_device() -> Any:
-    (device,) = jnp.zeros(()).devices()
+    with jax.ensure_compile_time_eval():
+        (device,) = jnp.zeros(()).devices()
     return device

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dreamer_jax.devices import on_cpu
 from dreamer_jax.layers import MLP, BlockLinear, Dtype, Linear, NormAct, Style, flatten_stoch, kernel_init
 
 IMAGE_MULTS = (2, 3, 4, 4)  # V3: channels of the four levels of encoder and decoder, in units of `depth`
@@ -164,4 +165,4 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
         parts = jnp.split(x, list(range(CPU_IMAGES, x.shape[0], CPU_IMAGES)))
         return jnp.concatenate([at_once(part, kernel) for part in parts])
 
-    return jax.lax.platform_dependent(x, kernel, cpu=in_parts, default=at_once)
+    return in_parts(x, kernel) if on_cpu() else at_once(x, kernel)

@@ -11,10 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dreamer_jax.devices import on_cpu
+
 
 def map_steps(function: Callable[[Any], Any], steps: Any) -> Any:
     """`function` of every step: arrays [H, N, ...] in, arrays [H, N, ...] out. It has to treat rows alike, over any axes."""
-    return jax.lax.platform_dependent(steps, cpu=partial(jax.lax.map, function), default=function)
+    return jax.lax.map(function, steps) if on_cpu() else function(steps)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -66,4 +68,4 @@ def _losses_and_gradients(function: Callable, params: dict[str, Any], steps: Any
         sums, _ = jax.lax.scan(lambda sums, rows: (jax.tree.map(jnp.add, sums, of_rows(params, rows)), None), zeros, steps)
         return jax.tree.map(lambda x: x / count, sums)
 
-    return jax.lax.platform_dependent(params, steps, cpu=step_by_step, default=at_once)
+    return step_by_step(params, steps) if on_cpu() else at_once(params, steps)

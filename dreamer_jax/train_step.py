@@ -11,7 +11,7 @@ from dreamer_jax import behavior, rssm
 from dreamer_jax.config import Config
 from dreamer_jax.devices import compiler_options
 from dreamer_jax.networks import Networks, apply
-from dreamer_jax.optimizer import make_optimizer
+from dreamer_jax.optimizer import make_optimizer, squared_norm
 from dreamer_jax.prototypes import before_update, hold_still, slow_copy
 from dreamer_jax.seeds import over_seeds
 from dreamer_jax.types import ActingParams, AgentState, Batch, LatentState, Metrics, Params, ReturnNorm
@@ -203,4 +203,4 @@ def count_params(nets: Networks) -> dict[str, int]:
 
 
 def _norm(tree: Params) -> jax.Array:
-    return jnp.sqrt(sum((jnp.square(leaf).sum() for leaf in jax.tree.leaves(tree)), jnp.float32(0)))
+    return jnp.sqrt(sum((squared_norm(leaf) for leaf in jax.tree.leaves(tree)), jnp.float32(0)))

@@ -11,16 +11,9 @@ import pytest
 from dreamer_jax import steps
 
 
-def _at_once(*inputs, cpu, default):
-    """What an accelerator does, in the place of `jax.lax.platform_dependent`."""
-    del cpu
-    return default(*inputs)
-
-
 @pytest.fixture(params=["cpu", "accelerator"], autouse=True)
 def platform(request, monkeypatch):
-    if request.param == "accelerator":
-        monkeypatch.setattr(jax.lax, "platform_dependent", _at_once)
+    monkeypatch.setattr(steps, "on_cpu", lambda: request.param == "cpu")
 
 
 def _inputs(horizon: int, rows: int):
