@@ -12,9 +12,9 @@ import dreamer_jax
 PACKAGE = Path(dreamer_jax.__file__).parent
 # Every module may import from the rows above its own.
 COMPILED = (
-    {"types", "config", "spaces", "seeds", "steps"},
+    {"types", "config", "spaces", "seeds"},
     {"distributions", "devices"},
-    {"latents", "layers"},
+    {"latents", "layers", "steps"},
     {"cores", "images"},
     {"networks"},
     {"rssm"},
