@@ -13,9 +13,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Config": "dreamer_jax.config",
-    "ConfigError": "dreamer_jax.config",
-    "load_config": "dreamer_jax.config",
+    "Config": "dreamer_jax.core.config",
+    "ConfigError": "dreamer_jax.core.config",
+    "load_config": "dreamer_jax.core.config",
     "train": "dreamer_jax.loop",
     "resume": "dreamer_jax.loop",
     "make_env": "dreamer_jax.envs",

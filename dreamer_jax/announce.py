@@ -4,11 +4,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamer_jax.config import Config
-from dreamer_jax.memory import MIB, available_memory
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.memory import MIB, available_memory
+from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpecs
 from dreamer_jax.replay import predict_bytes
 from dreamer_jax.runs import versions
-from dreamer_jax.spaces import ActionSpec, LatentSpec, ObsSpecs
 
 
 def predicted_updates(config: Config) -> int:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_jax import distributions, rssm
-from dreamer_jax.config import BehaviorConfig
+from dreamer_jax.core.config import BehaviorConfig
 from dreamer_jax.networks import Networks, apply
 from dreamer_jax.steps import map_steps, mean_over_steps
 from dreamer_jax.types import LatentState, Metrics, Params, ReturnNorm, Trajectory

@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from dreamer_jax.config import Config, brief, shown
+from dreamer_jax.core.config import Config, brief, shown
 from dreamer_jax.host_state import FORMAT, HostState, read_host
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import CheckpointError, DamagedError, as_arrays, write_arrays

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from dreamer_jax.config import Config, load_config
+from dreamer_jax.core.config import Config, load_config
 from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.evaluation import read_specs
 from dreamer_jax.learner import Learner

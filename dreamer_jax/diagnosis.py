@@ -16,7 +16,7 @@ import numpy as np
 
 from dreamer_jax import distributions, rssm
 from dreamer_jax.behavior import outcomes
-from dreamer_jax.config import ConfigError, EnvConfig
+from dreamer_jax.core.config import ConfigError, EnvConfig
 from dreamer_jax.diagnosis_report import draw_comparison, draw_counterfactual, table
 from dreamer_jax.envs import env_seeds, make_env
 from dreamer_jax.evaluation import Agent, Policy, load_agent, load_policy

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_jax import distributions
-from dreamer_jax.config import ModelConfig
-from dreamer_jax.spaces import LatentSpec
+from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.spaces import LatentSpec
 from dreamer_jax.types import CategoricalLatent, LatentDist, LatentState, NormalLatent, StoredLatent
 
 

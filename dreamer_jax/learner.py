@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamer_jax import rssm
-from dreamer_jax.config import Config
+from dreamer_jax.core.config import Config
 from dreamer_jax.devices import seed_sharding
 from dreamer_jax.moment import AFTER_UPDATES
 from dreamer_jax.networks import Networks

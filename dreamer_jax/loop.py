@@ -10,7 +10,7 @@ import numpy as np
 
 from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.config import Config, ConfigError, parse_config
+from dreamer_jax.core.config import Config, ConfigError, parse_config
 from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
 from dreamer_jax.evaluation import read_specs

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import stdtrit
 from tqdm import tqdm
 
-from dreamer_jax.config import Config, ConfigError, shown
+from dreamer_jax.core.config import Config, ConfigError, shown
 
 KINDS = ("train", "episode", "eval")
 COUNTERS = ("frames", "decisions", "updates", "wall_seconds")

@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax.config import ConfigError, ModelConfig
+from dreamer_jax.core.config import ConfigError, ModelConfig
+from dreamer_jax.core.spaces import ActionSpec, ObsSpec, ObsSpecs
 from dreamer_jax.cores import CORES
 from dreamer_jax.distributions import symlog
 from dreamer_jax.images import (
@@ -23,7 +24,6 @@ from dreamer_jax.images import (
 )
 from dreamer_jax.latents import Latent, make_latent
 from dreamer_jax.layers import MLP, Dtype, Linear, Style, flatten_stoch, kernel_init
-from dreamer_jax.spaces import ActionSpec, ObsSpec, ObsSpecs
 from dreamer_jax.types import Params
 
 Specs = tuple[tuple[str, ObsSpec], ...]  # (key, what it holds), sorted

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dreamer_jax.config import OptimizerConfig
+from dreamer_jax.core.config import OptimizerConfig
 from dreamer_jax.devices import on_cpu
 
 ROWS = 8

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from dreamer_jax import rssm
 from dreamer_jax.behavior import lambda_return, outcomes
-from dreamer_jax.config import BehaviorConfig
+from dreamer_jax.core.config import BehaviorConfig
 from dreamer_jax.networks import Networks
 from dreamer_jax.types import LatentState, Params
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from dreamer_jax import distributions, rssm
 from dreamer_jax.behavior import policy_distribution
-from dreamer_jax.config import BehaviorConfig
+from dreamer_jax.core.config import BehaviorConfig
+from dreamer_jax.core.spaces import ActionSpec
 from dreamer_jax.networks import Networks, apply
 from dreamer_jax.planner import plan
 from dreamer_jax.seeds import over_seeds
-from dreamer_jax.spaces import ActionSpec
 from dreamer_jax.types import ActingParams, PolicyCarry
 
 Mode = Literal["deterministic", "sampled", "exploring"]

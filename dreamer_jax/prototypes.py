@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_jax import rssm
-from dreamer_jax.config import ModelConfig
+from dreamer_jax.core.config import ModelConfig
 from dreamer_jax.networks import Networks, apply
 from dreamer_jax.types import Batch, Params
 

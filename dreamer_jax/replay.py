@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer_jax.spaces import ActionSpec, LatentSpec, ObsSpecs, obs_bytes
+from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpecs, obs_bytes
 
 FLAGS = ("is_first", "is_last", "is_terminal")
 

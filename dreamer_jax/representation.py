@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_jax import distributions, rssm
-from dreamer_jax.config import ModelConfig
+from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.spaces import ObsSpecs
 from dreamer_jax.networks import Networks, apply
 from dreamer_jax.prototypes import prototype_losses
-from dreamer_jax.spaces import ObsSpecs
 from dreamer_jax.types import Batch, LatentState, Params
 
 REDUNDANCY_WEIGHT = 5e-4  # of the correlations beside the diagonal

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_jax.config import Config, ConfigError, brief, parse_config, read_yaml, shown, write_yaml
+from dreamer_jax.core.config import Config, ConfigError, brief, parse_config, read_yaml, shown, write_yaml
 from dreamer_jax.metrics import COUNTERS, is_counter, is_number
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "gymnasium", "dm_control", "mujoco", "numpy")

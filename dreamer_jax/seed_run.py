@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.config import Config
+from dreamer_jax.core.config import Config
 from dreamer_jax.envs import Step
 from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, summary, write_episode
 from dreamer_jax.host_state import FORMAT, Counters, HostState

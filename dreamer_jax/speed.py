@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamer_jax import behavior, rssm
-from dreamer_jax.config import Config
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.spaces import ObsSpec
 from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.evaluation import read_specs
 from dreamer_jax.flops import count_flops
@@ -27,7 +28,6 @@ from dreamer_jax.replay import Replay, Sequences, predict_bytes
 from dreamer_jax.representation import representation_losses
 from dreamer_jax.runs import describe_environment
 from dreamer_jax.seeds import over_seeds
-from dreamer_jax.spaces import ObsSpec
 from dreamer_jax.train_step import compile_init, compile_train_step, train_step
 from dreamer_jax.types import AgentState, Batch
 

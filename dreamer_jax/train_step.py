@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax.training.train_state import TrainState
 
 from dreamer_jax import behavior, rssm
-from dreamer_jax.config import Config
+from dreamer_jax.core.config import Config
 from dreamer_jax.devices import compiler_options
 from dreamer_jax.networks import Networks, apply
 from dreamer_jax.optimizer import make_optimizer, squared_norm

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_jax import distributions, rssm
-from dreamer_jax.config import Config, LossConfig
+from dreamer_jax.core.config import Config, LossConfig
 from dreamer_jax.networks import Networks, apply
 from dreamer_jax.representation import representation_losses
 from dreamer_jax.types import Batch, LatentState, Metrics, Params

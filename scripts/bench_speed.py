@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", type=Path, help="file for the numbers as JSON")
     options, rest = parser.parse_known_args(arguments)
 
-    from dreamer_jax.config import DEFAULT_PRESET, load_config, parse_arguments
+    from dreamer_jax.core.config import DEFAULT_PRESET, load_config, parse_arguments
 
     overrides = parse_arguments(rest)
     config = load_config(overrides.pop("preset", DEFAULT_PRESET), overrides)

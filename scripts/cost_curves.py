@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     options, rest = parser.parse_known_args(arguments)
 
     from dreamer_jax import cost_curves
-    from dreamer_jax.config import parse_arguments
+    from dreamer_jax.core.config import parse_arguments
     from dreamer_jax.runs import write_json
 
     command = ["scripts/cost_curves.py", *arguments]

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from dreamer_jax.config import Config, load_config
+from dreamer_jax.core.config import Config, load_config
 
 INTERRUPTED_AT = 43
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dreamer_jax.config import ModelConfig
+from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.spaces import ObsSpec
 from dreamer_jax.images import IMAGE_MULTS
-from dreamer_jax.spaces import ObsSpec
 from dreamer_jax.types import Params
 
 FOLDER = Path(__file__).parent / "golden"

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamer_jax import rssm
-from dreamer_jax.config import BehaviorConfig, Config, LossConfig, ModelConfig, OptimizerConfig
+from dreamer_jax.core.config import BehaviorConfig, Config, LossConfig, ModelConfig, OptimizerConfig
+from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.networks import Networks, build_networks
-from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.train_step import init_params
 from dreamer_jax.types import Batch, LatentState, Params
 

@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from dreamer_jax.config import ConfigError, EnvConfig, load_config, parse_config
+from dreamer_jax.core.config import ConfigError, EnvConfig, load_config, parse_config
 from dreamer_jax.envs import EnvError, make_env
 from dreamer_jax.envs.atari import NO_OPS, make_atari
 from dreamer_jax.evaluation import read_specs

@@ -10,7 +10,7 @@ from absl.testing import parameterized
 
 from dreamer_jax import behavior, distributions, rssm
 from dreamer_jax.behavior import Predictions, Targets, lambda_return, replay_value_loss
-from dreamer_jax.config import BehaviorConfig
+from dreamer_jax.core.config import BehaviorConfig
 from dreamer_jax.types import ReturnNorm
 
 CONFIG = BehaviorConfig()

@@ -17,7 +17,7 @@ from dreamer_jax.benchmark import runner
 from dreamer_jax.benchmark.results import bin_width
 from dreamer_jax.benchmark.runner import run_benchmark
 from dreamer_jax.benchmark.suites import SUITES, Plan, listing, make_plan, overview, read_runs
-from dreamer_jax.config import ConfigError
+from dreamer_jax.core.config import ConfigError
 from dreamer_jax.envs import EnvError
 from dreamer_jax.envs.gl import choose_gl
 

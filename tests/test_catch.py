@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from dreamer_jax.config import load_config
+from dreamer_jax.core.config import load_config
+from dreamer_jax.core.spaces import ObsSpec
 from dreamer_jax.envs import make_env
 from dreamer_jax.envs.catch import BALL, PADDLE, Catch, make, make_64
-from dreamer_jax.spaces import ObsSpec
 
 LEFT, STAY, RIGHT = range(3)
 

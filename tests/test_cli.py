@@ -11,7 +11,7 @@ from counting import TINY
 
 from dreamer_jax import loop
 from dreamer_jax.cli import Request, run_command, training_request
-from dreamer_jax.config import Config, ConfigError
+from dreamer_jax.core.config import Config, ConfigError
 from dreamer_jax.envs import EnvError
 from dreamer_jax.replay import ReplayError
 from dreamer_jax.runs import CheckpointError

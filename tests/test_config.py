@@ -6,9 +6,9 @@ import pydantic
 import pytest
 import yaml
 
-from dreamer_jax import config as config_module
 from dreamer_jax.cli import training_request
-from dreamer_jax.config import (
+from dreamer_jax.core import config as config_module
+from dreamer_jax.core.config import (
     CONFIG_FOLDER,
     Config,
     ConfigError,
@@ -214,7 +214,7 @@ def test_a_section_that_is_no_mapping_is_refused_also_under_an_override(preset, 
 def test_a_file_cannot_run_code(preset, tmp_path):
     trace = tmp_path / "trace"
     assert "cannot be read as YAML" in preset(f"seed: !!python/object/apply:os.mkdir ['{trace}']")
-    assert "cannot be read as YAML" in preset("env: !!python/object:dreamer_jax.config.EnvConfig {task: x}")
+    assert "cannot be read as YAML" in preset("env: !!python/object:dreamer_jax.core.config.EnvConfig {task: x}")
     assert not trace.exists()
 
 

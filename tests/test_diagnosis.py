@@ -15,7 +15,7 @@ from counting import Counting
 
 from dreamer_jax import diagnosis, distributions, rssm
 from dreamer_jax.behavior import outcomes
-from dreamer_jax.config import ConfigError
+from dreamer_jax.core.config import ConfigError
 from dreamer_jax.evaluation import load_agent, load_policy
 from dreamer_jax.networks import apply
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from dreamer_jax.config import EnvConfig
+from dreamer_jax.core.config import EnvConfig
+from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.envs import EnvError, env_seeds, make_env, make_vector_env
-from dreamer_jax.spaces import ActionSpec, ObsSpec
 
 HERE = __name__
 NOISE = spaces.Box(-np.inf, np.inf, (2,), np.float32)

@@ -27,7 +27,7 @@ from stopping import stop_next_run
 from dreamer_jax import loop
 from dreamer_jax.benchmark.suites import final_evaluation
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.config import CONFIG_FOLDER, ConfigError, read_yaml, write_yaml
+from dreamer_jax.core.config import CONFIG_FOLDER, ConfigError, read_yaml, write_yaml
 from dreamer_jax.envs import EnvError
 from dreamer_jax.metrics import COUNTERS, is_number, read_metrics, truncate
 from dreamer_jax.plots import draw_curves

@@ -11,11 +11,11 @@ from golden_data import assert_all_close, assert_close
 
 from dreamer_jax import distributions, images, layers, rssm
 from dreamer_jax.behavior import lambda_return, policy_distribution, update_return_norm
-from dreamer_jax.config import BehaviorConfig, ModelConfig, OptimizerConfig
+from dreamer_jax.core.config import BehaviorConfig, ModelConfig, OptimizerConfig
+from dreamer_jax.core.spaces import ObsSpec
 from dreamer_jax.latents import Categorical
 from dreamer_jax.optimizer import clip_by_tensor_norm, make_optimizer
 from dreamer_jax.representation import decoder_losses
-from dreamer_jax.spaces import ObsSpec
 from dreamer_jax.types import CategoricalLatent, ReturnNorm
 
 

@@ -15,10 +15,10 @@ from flax.training.train_state import TrainState
 from golden_data import assert_all_close, assert_close, assert_gradients_close
 
 from dreamer_jax import distributions, rssm, train_step
-from dreamer_jax.config import BehaviorConfig, Config, OptimizerConfig
+from dreamer_jax.core.config import BehaviorConfig, Config, OptimizerConfig
+from dreamer_jax.core.spaces import ActionSpec
 from dreamer_jax.networks import build_networks
 from dreamer_jax.optimizer import make_optimizer
-from dreamer_jax.spaces import ActionSpec
 from dreamer_jax.train_step import compile_train_step, init_params, loss_weight, total_loss
 from dreamer_jax.types import AgentState, Batch, LatentState, ReturnNorm
 

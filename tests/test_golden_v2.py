@@ -11,10 +11,10 @@ from golden_data import assert_all_close, assert_close, select
 
 from dreamer_jax import behavior, distributions, rssm
 from dreamer_jax.behavior import Predictions, imagined_targets
-from dreamer_jax.config import BehaviorConfig, LossConfig, ModelConfig
+from dreamer_jax.core.config import BehaviorConfig, LossConfig, ModelConfig
+from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.latents import Categorical
 from dreamer_jax.networks import build_networks
-from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.types import CategoricalLatent, LatentState, ReturnNorm
 from dreamer_jax.world_model import clip_nats
 

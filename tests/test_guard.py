@@ -13,12 +13,12 @@ from counting import tiny_config
 
 from dreamer_jax import loop, train_step
 from dreamer_jax.checkpoint import Checkpoints
+from dreamer_jax.core.spaces import ActionSpec
 from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import read_metrics
 from dreamer_jax.networks import build_networks
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import DivergedError
-from dreamer_jax.spaces import ActionSpec
 from dreamer_jax.train_step import compile_train_step, init_agent
 from dreamer_jax.types import ReturnNorm
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer_jax.config import ModelConfig
+from dreamer_jax.core.config import ModelConfig
 from dreamer_jax.latents import make_latent
 from dreamer_jax.types import LatentState
 

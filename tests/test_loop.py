@@ -25,7 +25,7 @@ from counting import INTERRUPTED_AT, tiny_config
 from dreamer_jax import learner as learner_module
 from dreamer_jax import loop, seed_run, training
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.config import Config, ConfigError, parse_config, read_yaml, write_yaml
+from dreamer_jax.core.config import Config, ConfigError, parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import env_seeds, make_vector_env
 from dreamer_jax.metrics import MEASURED, read_metrics
 from dreamer_jax.replay import Replay

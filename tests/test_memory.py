@@ -10,16 +10,17 @@ from types import SimpleNamespace
 import pytest
 from counting import tiny_config
 
-from dreamer_jax import announce, loop, memory
-from dreamer_jax.memory import MIB, available_memory
+from dreamer_jax import announce, loop
+from dreamer_jax.core import memory
+from dreamer_jax.core.memory import MIB, available_memory
 
 FILL = """
 import sys
 from pathlib import Path
 import numpy as np
-from dreamer_jax.memory import MIB, resident_memory
+from dreamer_jax.core.memory import MIB, resident_memory
 from dreamer_jax.replay import Replay, predict_bytes
-from dreamer_jax.spaces import ActionSpec, ObsSpec
+from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 what = {"image": ObsSpec("image", (64, 64, 3))}, ActionSpec(discrete=False, size=2), None
 folder = Path(sys.argv[1]) if sys.argv[1:] else None
@@ -43,7 +44,7 @@ def test_records_on_disk_take_no_memory(tmp_path, on_disk):
 
 
 GIVE_BACK = """
-from dreamer_jax.memory import MIB, give_back_memory, resident_memory
+from dreamer_jax.core.memory import MIB, give_back_memory, resident_memory
 
 # Pieces below the size from which on each would be a mapping of its own; the last stays, so that no end is free.
 pieces = [b"x" * (100_000 + i) for i in range(1000)]

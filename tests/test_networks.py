@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer_jax.config import ConfigError, ModelConfig, load_config
+from dreamer_jax.core.config import ConfigError, ModelConfig, load_config
+from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.images import ImageConv, ImageDecoder, ImageEncoder
 from dreamer_jax.layers import MLP, Linear
 from dreamer_jax.networks import apply, build_networks, key_layers
-from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.train_step import count_params
 
 BATCH = (2, 3)

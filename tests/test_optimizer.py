@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax.training.train_state import TrainState
 
-from dreamer_jax.config import OptimizerConfig
+from dreamer_jax.core.config import OptimizerConfig
 from dreamer_jax.optimizer import clip_by_tensor_norm, make_optimizer, squared_norm
 
 SHAPES = {"kernel": (4, 3), "bias": (3,), "scale": ()}

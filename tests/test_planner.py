@@ -14,11 +14,11 @@ import pytest
 from counting import tiny_config
 
 from dreamer_jax import behavior, loop, planner, rssm
-from dreamer_jax.config import Config, ConfigError, PlannerConfig, load_config, parse_config
+from dreamer_jax.core.config import Config, ConfigError, PlannerConfig, load_config, parse_config
+from dreamer_jax.core.spaces import ActionSpec
 from dreamer_jax.evaluation import evaluate, evaluate_run, load_policy, read_specs
 from dreamer_jax.networks import build_networks
 from dreamer_jax.policy import initial_carry, policy_step
-from dreamer_jax.spaces import ActionSpec
 from dreamer_jax.train_step import compile_train_step, count_params, init_agent
 from dreamer_jax.types import ActingParams
 

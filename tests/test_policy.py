@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dreamer_jax import rssm
+from dreamer_jax.core.spaces import ActionSpec
 from dreamer_jax.networks import apply
 from dreamer_jax.policy import compile_policy, explore, initial_carry
-from dreamer_jax.spaces import ActionSpec
 from dreamer_jax.types import ActingParams, PolicyCarry
 
 BATCH = 3

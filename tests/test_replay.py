@@ -10,8 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpec
 from dreamer_jax.replay import FLAGS, Replay, ReplayError, TrainRatio, predict_bytes
-from dreamer_jax.spaces import ActionSpec, LatentSpec, ObsSpec
 
 OBS = {"env": ObsSpec("discrete", (), 100), "counter": ObsSpec("vector", (1,))}
 ACTION = ActionSpec(discrete=False, size=2)
@@ -173,7 +173,7 @@ import resource
 from pathlib import Path
 import numpy as np
 from dreamer_jax.replay import Replay, predict_bytes
-from dreamer_jax.spaces import ActionSpec, LatentSpec, ObsSpec
+from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpec
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dreamer_jax.config import EnvConfig
+from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.report.published import BIN_WIDTHS, FILE, METHODS, benchmark, methods_of, published_curves
 
 

@@ -11,10 +11,10 @@ from run_folders import empty_record
 
 from dreamer_jax import checkpoint, prototypes
 from dreamer_jax.checkpoint import Checkpoints
+from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.networks import build_networks
 from dreamer_jax.replay import Replay
 from dreamer_jax.representation import REDUNDANCY_WEIGHT, contrastive_loss, redundancy_loss
-from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.train_step import compile_train_step, count_params, init_agent, total_loss
 from dreamer_jax.types import ReturnNorm
 

@@ -18,7 +18,7 @@ import pytest
 from counting import tiny_config
 
 from dreamer_jax import loop, training
-from dreamer_jax.config import ConfigError
+from dreamer_jax.core.config import ConfigError
 from dreamer_jax.evaluation import load_policy
 from dreamer_jax.metrics import Progress, read_metrics
 from dreamer_jax.runs import CheckpointError

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dreamer_jax import segments
+from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.replay import Replay
 from dreamer_jax.segments import Segments
-from dreamer_jax.spaces import ActionSpec, ObsSpec
 
 RECORDS = 3  # in a segment
 

@@ -12,9 +12,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from dreamer_jax import devices, train_step
-from dreamer_jax.config import ModelConfig
+from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.networks import build_networks
-from dreamer_jax.spaces import ActionSpec, ObsSpec
 from dreamer_jax.train_step import compile_train_step, count_params, init_agent, loss_weight, total_loss
 from dreamer_jax.types import ReturnNorm
 

@@ -17,7 +17,7 @@ from counting import tiny_config
 
 from dreamer_jax import loop
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.config import ConfigError, load_config, parse_config, read_yaml, write_yaml
+from dreamer_jax.core.config import ConfigError, load_config, parse_config, read_yaml, write_yaml
 from dreamer_jax.evaluation import evaluate_run, load_policy, read_specs
 from dreamer_jax.metrics import read_metrics
 from dreamer_jax.report.summary import find_runs, markdown_table, read_runs, summarise

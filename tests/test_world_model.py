@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from dreamer_jax import distributions, rssm, world_model
+from dreamer_jax.core.spaces import ObsSpec
 from dreamer_jax.latents import Categorical
 from dreamer_jax.networks import apply
 from dreamer_jax.representation import decoder_losses
-from dreamer_jax.spaces import ObsSpec
 from dreamer_jax.types import CategoricalLatent
 from dreamer_jax.world_model import world_model_loss
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from dreamer_jax.cli import run_command, training_request
-from dreamer_jax.config import Config
+from dreamer_jax.core.config import Config
 from dreamer_jax.metrics import MetricsLog, truncate
 from dreamer_jax.runs import CheckpointError, create_run, describe_environment, open_run, write_json
 

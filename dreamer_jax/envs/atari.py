@@ -5,7 +5,7 @@ import re
 
 import gymnasium
 
-from dreamer_jax.config import EnvConfig
+from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.envs.errors import EnvError, one_line
 
 NO_OPS = 30

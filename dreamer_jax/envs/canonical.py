@@ -2,7 +2,7 @@
 
 import gymnasium
 
-from dreamer_jax.config import EnvConfig
+from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.envs.actions import canonical_action
 from dreamer_jax.envs.observations import CanonicalObservation
 from dreamer_jax.envs.repeat import ActionRepeat
@@ -12,8 +12,8 @@ from dreamer_jax.envs.tasks import make_simulator
 def make_env(config: EnvConfig, render: bool = False) -> gymnasium.Env:
     """Makes one environment with dict observations and a float32 action vector.
 
-    Observations are {name: array} as `dreamer_jax.spaces.ObsSpec` describes; the action is f32[A]
-    (`dreamer_jax.spaces.ActionSpec`). The specs are read with `env.get_wrapper_attr("obs_specs")` and "action_spec".
+    Observations are {name: array} as `dreamer_jax.core.spaces.ObsSpec` describes; the action is f32[A]
+    (`dreamer_jax.core.spaces.ActionSpec`). The specs are read with `env.get_wrapper_attr("obs_specs")` and "action_spec".
     With `render`, `env.render()` gives uint8 [height, width, 3], unless `env.render_mode` is None: then the
     environment cannot draw.
 

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from dreamer_jax.config import EnvConfig
+from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.envs.errors import EnvError, one_line
 from dreamer_jax.envs.gl import choose_gl, gl_advice
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 
-from dreamer_jax.config import EnvConfig
+from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.envs.atari import make_atari
 from dreamer_jax.envs.dmc import make_dmc
 from dreamer_jax.envs.errors import EnvError, one_line

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
 from dreamer_jax.envs.episodes import EpisodeState, Record, SeededEpisodes, restart_seed
 from dreamer_jax.envs.errors import EnvError, locate, one_line
-from dreamer_jax.spaces import ActionSpec, ObsSpecs
 
 _START_SECONDS = 60.0  # what a process gets for its start, beyond the time for a reset
 _CLOSE_SECONDS = 10.0  # what a process gets to finish its step before it is killed

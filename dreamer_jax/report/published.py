@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dreamer_jax.config import EnvConfig
+from dreamer_jax.core.config import EnvConfig
 
 FILE = Path(__file__).resolve().parent / "published.csv"
 BIN_WIDTHS = {"dmc_proprio": 25_000, "dmc_vision": 50_000}  # [frames]

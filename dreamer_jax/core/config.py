@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs"
 DEFAULT_PRESET = "cartpole"
 _PRINTABLE = r"^\P{C}+$"  # no control characters: tables show it
 LARGEST = 2**53  # of whole numbers: larger ones are no count of anything, and no float holds them exactly
