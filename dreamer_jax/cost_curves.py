@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from dreamer_jax.agent.devices import compute_dtype, resolve_precision, select_device
+from dreamer_jax.agent.networks import build_networks
+from dreamer_jax.agent.train_step import compile_init, count_params
 from dreamer_jax.core.config import Config, load_config
-from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.evaluation import read_specs
 from dreamer_jax.learner import Learner
-from dreamer_jax.networks import build_networks
 from dreamer_jax.plots import BLUE, RED
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import describe_environment
 from dreamer_jax.speed import compare_with_matmul, fill, matmul_rate, measure_step
-from dreamer_jax.train_step import compile_init, count_params
 
 SEEDS = "seeds"
 AXES: dict[str, tuple[int | str, ...]] = {

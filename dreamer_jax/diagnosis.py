@@ -14,15 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_jax import distributions, rssm
-from dreamer_jax.behavior import outcomes
+from dreamer_jax.agent import distributions, rssm
+from dreamer_jax.agent.behavior import outcomes
+from dreamer_jax.agent.networks import apply
+from dreamer_jax.agent.types import LatentState, Params
 from dreamer_jax.core.config import ConfigError, EnvConfig
 from dreamer_jax.diagnosis_report import draw_comparison, draw_counterfactual, table
 from dreamer_jax.envs import env_seeds, make_env
 from dreamer_jax.evaluation import Agent, Policy, load_agent, load_policy
-from dreamer_jax.networks import apply
 from dreamer_jax.runs import make_folder, write_json
-from dreamer_jax.types import LatentState, Params
 
 FIRST_SEED = 2**33  # neither training nor evaluations use it
 CONTEXT = 5  # records that are filtered before a state counts as known

@@ -12,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from dreamer_jax.agent.devices import compute_dtype, select_device
+from dreamer_jax.agent.networks import Networks, build_networks
+from dreamer_jax.agent.policy import Mode, initial_carry, policy_step
+from dreamer_jax.agent.train_step import acting_params, init_agent
+from dreamer_jax.agent.types import ActingParams, Params, PolicyCarry
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import Config, ConfigError, EnvConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
-from dreamer_jax.devices import compute_dtype, select_device
 from dreamer_jax.envs import env_seeds, make_env, make_vector_env
 from dreamer_jax.envs.errors import one_line
-from dreamer_jax.networks import Networks, build_networks
 from dreamer_jax.plots import write_video
-from dreamer_jax.policy import Mode, initial_carry, policy_step
 from dreamer_jax.runs import check_writable, open_run, write_json
-from dreamer_jax.train_step import acting_params, init_agent
-from dreamer_jax.types import ActingParams, Params, PolicyCarry
 
 MAX_PARALLEL = 20
 # Training seeds lie below. Evaluations on the way choose the best checkpoint, so the one that judges it has other seeds.

@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_jax import rssm
+from dreamer_jax.agent import rssm
+from dreamer_jax.agent.devices import seed_sharding
+from dreamer_jax.agent.networks import Networks
+from dreamer_jax.agent.train_step import acting_params, compile_train_step
+from dreamer_jax.agent.types import ActingParams, AgentState, Batch, LatentState, Metrics, StoredLatent
 from dreamer_jax.core.config import Config
-from dreamer_jax.devices import seed_sharding
 from dreamer_jax.moment import AFTER_UPDATES
-from dreamer_jax.networks import Networks
 from dreamer_jax.replay import Replay, Sequences
-from dreamer_jax.train_step import acting_params, compile_train_step
-from dreamer_jax.types import ActingParams, AgentState, Batch, LatentState, Metrics, StoredLatent
 
 
 @dataclass(frozen=True)

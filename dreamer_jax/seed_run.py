@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dreamer_jax.agent.types import ActingParams, AgentState
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import Config
 from dreamer_jax.envs import Step
@@ -21,7 +22,6 @@ from dreamer_jax.metrics import FILE_NAME, RETURN_WINDOW, MetricsLog, read_metri
 from dreamer_jax.plots import draw_curves
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import CheckpointError, DivergedError, describe_environment, write_arrays, write_json
-from dreamer_jax.types import ActingParams, AgentState
 
 
 class Episodes:

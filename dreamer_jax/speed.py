@@ -14,22 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_jax import behavior, rssm
+from dreamer_jax.agent import behavior, rssm
+from dreamer_jax.agent.devices import compute_dtype, resolve_precision, select_device
+from dreamer_jax.agent.networks import Networks, apply, build_networks
+from dreamer_jax.agent.policy import compile_policy, initial_carry
+from dreamer_jax.agent.representation import representation_losses
+from dreamer_jax.agent.seeds import over_seeds
+from dreamer_jax.agent.train_step import compile_init, compile_train_step, train_step
+from dreamer_jax.agent.types import AgentState, Batch
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.spaces import ObsSpec
-from dreamer_jax.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.evaluation import read_specs
 from dreamer_jax.flops import count_flops
 from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import FILE_NAME, read_metrics
-from dreamer_jax.networks import Networks, apply, build_networks
-from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay, Sequences, predict_bytes
-from dreamer_jax.representation import representation_losses
 from dreamer_jax.runs import describe_environment
-from dreamer_jax.seeds import over_seeds
-from dreamer_jax.train_step import compile_init, compile_train_step, train_step
-from dreamer_jax.types import AgentState, Batch
 
 POLICY_BATCHES = (1, 16)
 REPLAY_SIZES = (10_000, 100_000, 1_000_000)  # records held

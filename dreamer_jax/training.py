@@ -15,24 +15,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dreamer_jax.agent.devices import compute_dtype, select_device
+from dreamer_jax.agent.networks import Networks, build_networks, key_layers
+from dreamer_jax.agent.policy import compile_policy, initial_carry
+from dreamer_jax.agent.train_step import compile_init, count_params
+from dreamer_jax.agent.types import ActingParams, PolicyCarry
 from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.memory import MIB, give_back_memory, resident_memory
 from dreamer_jax.core.spaces import LatentSpec
-from dreamer_jax.devices import compute_dtype, select_device
 from dreamer_jax.envs import ActionError, EnvError, EpisodeState, Step, VectorEnv
 from dreamer_jax.evaluation import Policy
 from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import Progress
 from dreamer_jax.moment import Moment, misfit
-from dreamer_jax.networks import Networks, build_networks, key_layers
-from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay, TrainRatio
 from dreamer_jax.runs import DivergedError
 from dreamer_jax.seed_run import SeedRun
-from dreamer_jax.train_step import compile_init, count_params
-from dreamer_jax.types import ActingParams, PolicyCarry
 
 SHOWN_LOSSES = ("loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value")
 

@@ -10,7 +10,7 @@ def main(arguments: list[str]) -> None:
 
     request = training_request(arguments)
     from dreamer_jax import loop
-    from dreamer_jax.devices import keep_compiled_programs
+    from dreamer_jax.agent.devices import keep_compiled_programs
 
     keep_compiled_programs()
     if request.runs:

@@ -46,13 +46,13 @@ def _once(compile_: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture(scope="session", autouse=True)
 def _quick_programs() -> Iterator[None]:
     """Runs in one process that differ in nothing that is compiled share it, and need not trace it again."""
+    from dreamer_jax.agent.policy import compile_policy
+    from dreamer_jax.agent.train_step import compile_init, compile_train_step
     from dreamer_jax.evaluation import compile_play
-    from dreamer_jax.policy import compile_policy
-    from dreamer_jax.train_step import compile_init, compile_train_step
 
     with pytest.MonkeyPatch.context() as patch:
         if helpers.WITHOUT_EMITTERS:
-            patch.setattr("dreamer_jax.train_step.compiler_options", lambda once=False: helpers.WITHOUT_EMITTERS)
+            patch.setattr("dreamer_jax.agent.train_step.compiler_options", lambda once=False: helpers.WITHOUT_EMITTERS)
             jax.block_until_ready(jax.numpy.zeros(()))  # XLA has read its flags: from here on they are for scripts alone
             patch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false")
         patch.setattr("dreamer_jax.learner.compile_train_step", _once(compile_train_step))

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from dreamer_jax.agent.convolutions import IMAGE_MULTS
+from dreamer_jax.agent.types import Params
 from dreamer_jax.core.config import ModelConfig
 from dreamer_jax.core.spaces import ObsSpec
-from dreamer_jax.images import IMAGE_MULTS
-from dreamer_jax.types import Params
 
 FOLDER = Path(__file__).parent / "golden"
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_jax import rssm
+from dreamer_jax.agent import rssm
+from dreamer_jax.agent.networks import Networks, build_networks
+from dreamer_jax.agent.train_step import init_params
+from dreamer_jax.agent.types import Batch, LatentState, Params
 from dreamer_jax.core.config import BehaviorConfig, Config, LossConfig, ModelConfig, OptimizerConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
-from dreamer_jax.networks import Networks, build_networks
-from dreamer_jax.train_step import init_params
-from dreamer_jax.types import Batch, LatentState, Params
 
 # Emitters take most of the time to compile, and older versions of XLA can do without them. Functions round otherwise then: it
 # is for the largest programs, and for the scripts that tests start.

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from counting import Counting
 
-from dreamer_jax import diagnosis, distributions, rssm
-from dreamer_jax.behavior import outcomes
+from dreamer_jax import diagnosis
+from dreamer_jax.agent import distributions, rssm
+from dreamer_jax.agent.behavior import outcomes
+from dreamer_jax.agent.networks import apply
 from dreamer_jax.core.config import ConfigError
 from dreamer_jax.evaluation import load_agent, load_policy
-from dreamer_jax.networks import apply
 
 DIAGNOSE = Path(__file__).resolve().parent.parent / "scripts" / "diagnose.py"
 

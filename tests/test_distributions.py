@@ -10,7 +10,7 @@ import pytest
 from absl.testing import parameterized
 from scipy import stats
 
-from dreamer_jax import distributions
+from dreamer_jax.agent import distributions
 
 quick = hypothesis.settings(max_examples=25, deadline=None)
 BINS = (3, 4, 21, 254, 255)

@@ -18,6 +18,7 @@ from counting import Counting
 from run_folders import empty_record
 
 from dreamer_jax import evaluation
+from dreamer_jax.agent.train_step import init_agent
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import ConfigError, EnvConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
@@ -25,7 +26,6 @@ from dreamer_jax.envs import env_seeds, make_env
 from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, evaluate, evaluate_run, load_policy, record_episode
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import open_run
-from dreamer_jax.train_step import init_agent
 
 EVALUATE = Path(__file__).resolve().parent.parent / "scripts" / "evaluate.py"
 

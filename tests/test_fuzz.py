@@ -25,6 +25,7 @@ from run_folders import make_run
 from stopping import stop_next_run
 
 from dreamer_jax import loop
+from dreamer_jax.agent.train_step import init_agent
 from dreamer_jax.benchmark.suites import final_evaluation
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import CONFIG_FOLDER, ConfigError, read_yaml, write_yaml
@@ -37,7 +38,6 @@ from dreamer_jax.report.summary import markdown_table, read_run, summarise
 from dreamer_jax.runs import CheckpointError, create_run, open_run
 from dreamer_jax.scores import binned_returns
 from dreamer_jax.seed_run import SeedRun
-from dreamer_jax.train_step import init_agent
 from dreamer_jax.training import Training
 
 SCALE = int(os.environ.get("FUZZ", "1"))

@@ -9,14 +9,14 @@ import optax
 import pytest
 from golden_data import assert_all_close, assert_close
 
-from dreamer_jax import distributions, images, layers, rssm
-from dreamer_jax.behavior import lambda_return, policy_distribution, update_return_norm
+from dreamer_jax.agent import convolutions, distributions, layers, rssm
+from dreamer_jax.agent.behavior import lambda_return, policy_distribution, update_return_norm
+from dreamer_jax.agent.latents import Categorical
+from dreamer_jax.agent.optimizer import clip_by_tensor_norm, make_optimizer
+from dreamer_jax.agent.representation import decoder_losses
+from dreamer_jax.agent.types import CategoricalLatent, ReturnNorm
 from dreamer_jax.core.config import BehaviorConfig, ModelConfig, OptimizerConfig
 from dreamer_jax.core.spaces import ObsSpec
-from dreamer_jax.latents import Categorical
-from dreamer_jax.optimizer import clip_by_tensor_norm, make_optimizer
-from dreamer_jax.representation import decoder_losses
-from dreamer_jax.types import CategoricalLatent, ReturnNorm
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -241,7 +241,7 @@ def test_linear_layers(row):
 def test_convolution():
     data = golden.select(golden.load("08_layers"), "conv_k5_s1/")
     params = golden.select(data, "param/")
-    conv = images.ImageConv(params["bias"].size)
+    conv = convolutions.ImageConv(params["bias"].size)
     assert_close(conv.apply({"params": params}, data["x"]), data["y"])
 
 
@@ -270,7 +270,7 @@ def test_initial_weights_have_the_same_moments(row):
     layer, inputs = {
         "linear": (layers.Linear(shape[-1]), shape[:1]),
         "block": (layers.BlockLinear(shape[0] * shape[-1], shape[0]), (shape[0] * shape[1],)),
-        "conv": (images.ImageConv(shape[-1]), shape[:3]),
+        "conv": (convolutions.ImageConv(shape[-1]), shape[:3]),
     }[row]
     kernel = np.asarray(layer.init(jax.random.key(0), jnp.zeros((1, *inputs)))["params"]["kernel"])
 

@@ -14,13 +14,13 @@ import pytest
 from flax.training.train_state import TrainState
 from golden_data import assert_all_close, assert_close, assert_gradients_close
 
-from dreamer_jax import distributions, rssm, train_step
+from dreamer_jax.agent import distributions, rssm, train_step
+from dreamer_jax.agent.networks import build_networks
+from dreamer_jax.agent.optimizer import make_optimizer
+from dreamer_jax.agent.train_step import compile_train_step, init_params, loss_weight, total_loss
+from dreamer_jax.agent.types import AgentState, Batch, LatentState, ReturnNorm
 from dreamer_jax.core.config import BehaviorConfig, Config, OptimizerConfig
 from dreamer_jax.core.spaces import ActionSpec
-from dreamer_jax.networks import build_networks
-from dreamer_jax.optimizer import make_optimizer
-from dreamer_jax.train_step import compile_train_step, init_params, loss_weight, total_loss
-from dreamer_jax.types import AgentState, Batch, LatentState, ReturnNorm
 
 HORIZON = 3  # the only size that no array shows
 UPDATES = 3

@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 from golden_data import assert_all_close, assert_close, assert_gradients_close
 
-from dreamer_jax import cores, distributions, rssm
-from dreamer_jax.behavior import Predictions, imagined_targets, policy_distribution, policy_loss, replay_value_loss, value_loss
+from dreamer_jax.agent import cores, distributions, rssm
+from dreamer_jax.agent.behavior import (
+    Predictions,
+    imagined_targets,
+    policy_distribution,
+    policy_loss,
+    replay_value_loss,
+    value_loss,
+)
+from dreamer_jax.agent.networks import build_networks
+from dreamer_jax.agent.representation import decoder_losses
+from dreamer_jax.agent.types import LatentState, ReturnNorm
 from dreamer_jax.core.config import BehaviorConfig, LossConfig, ModelConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
-from dreamer_jax.networks import build_networks
-from dreamer_jax.representation import decoder_losses
-from dreamer_jax.types import LatentState, ReturnNorm
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from golden_data import assert_all_close, assert_close, select
 
-from dreamer_jax import behavior, distributions, rssm
-from dreamer_jax.behavior import Predictions, imagined_targets
+from dreamer_jax.agent import behavior, distributions, rssm
+from dreamer_jax.agent.behavior import Predictions, imagined_targets
+from dreamer_jax.agent.convolutions import StridedImageDecoder, StridedImageEncoder
+from dreamer_jax.agent.layers import Style
+from dreamer_jax.agent.networks import Head, apply, build_networks
+from dreamer_jax.agent.types import LatentState, ReturnNorm
+from dreamer_jax.agent.world_model import clip_nats
 from dreamer_jax.core.config import BehaviorConfig, LossConfig, ModelConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
-from dreamer_jax.images import StridedImageDecoder, StridedImageEncoder
-from dreamer_jax.layers import Style
-from dreamer_jax.networks import Head, apply, build_networks
-from dreamer_jax.types import LatentState, ReturnNorm
-from dreamer_jax.world_model import clip_nats
 
 DATA = golden.load("12_v1_official_tf")
 V1 = BehaviorConfig(

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from golden_data import assert_all_close, assert_close, select
 
-from dreamer_jax import behavior, distributions, rssm
-from dreamer_jax.behavior import Predictions, imagined_targets
+from dreamer_jax.agent import behavior, distributions, rssm
+from dreamer_jax.agent.behavior import Predictions, imagined_targets
+from dreamer_jax.agent.latents import Categorical
+from dreamer_jax.agent.networks import build_networks
+from dreamer_jax.agent.types import CategoricalLatent, LatentState, ReturnNorm
+from dreamer_jax.agent.world_model import clip_nats
 from dreamer_jax.core.config import BehaviorConfig, LossConfig, ModelConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
-from dreamer_jax.latents import Categorical
-from dreamer_jax.networks import build_networks
-from dreamer_jax.types import CategoricalLatent, LatentState, ReturnNorm
-from dreamer_jax.world_model import clip_nats
 
 DATA = golden.load("13_v2_official_tf")
 V2 = BehaviorConfig(

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dreamer_jax.agent.latents import make_latent
+from dreamer_jax.agent.types import LatentState
 from dreamer_jax.core.config import ModelConfig
-from dreamer_jax.latents import make_latent
-from dreamer_jax.types import LatentState
 
 BATCH = (2, 3)
 

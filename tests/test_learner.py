@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer_jax import rssm
+from dreamer_jax.agent import rssm
+from dreamer_jax.agent.policy import compile_policy, initial_carry
+from dreamer_jax.agent.train_step import init_agent
 from dreamer_jax.learner import Learner
-from dreamer_jax.policy import compile_policy, initial_carry
 from dreamer_jax.replay import Replay
-from dreamer_jax.train_step import init_agent
 
 LENGTH = 5
 

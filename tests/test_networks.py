@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dreamer_jax.agent.convolutions import ImageConv, ImageDecoder, ImageEncoder
+from dreamer_jax.agent.layers import MLP, Linear
+from dreamer_jax.agent.networks import apply, build_networks, key_layers
+from dreamer_jax.agent.train_step import count_params
 from dreamer_jax.core.config import ConfigError, ModelConfig, load_config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
-from dreamer_jax.images import ImageConv, ImageDecoder, ImageEncoder
-from dreamer_jax.layers import MLP, Linear
-from dreamer_jax.networks import apply, build_networks, key_layers
-from dreamer_jax.train_step import count_params
 
 BATCH = (2, 3)
 MODEL = ModelConfig(deter=16, stoch=2, classes=3, units=8, depth=2, encoder_layers=1, decoder_layers=1)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax.training.train_state import TrainState
 
+from dreamer_jax.agent.optimizer import clip_by_tensor_norm, make_optimizer, squared_norm
 from dreamer_jax.core.config import OptimizerConfig
-from dreamer_jax.optimizer import clip_by_tensor_norm, make_optimizer, squared_norm
 
 SHAPES = {"kernel": (4, 3), "bias": (3,), "scale": ()}
 
@@ -105,7 +105,7 @@ def test_clipping_by_hand(parameter, gradient, expected):
 @pytest.mark.parametrize("on_cpu", [True, False])
 @pytest.mark.parametrize("shape", [(), (3,), (8,), (4, 6), (2, 3, 4), (40, 60)])
 def test_squared_norm(shape, on_cpu, monkeypatch):
-    monkeypatch.setattr("dreamer_jax.optimizer.on_cpu", lambda: on_cpu)
+    monkeypatch.setattr("dreamer_jax.agent.optimizer.on_cpu", lambda: on_cpu)
     x = np.random.default_rng(0).normal(size=shape)
     chex.assert_trees_all_close(squared_norm(jnp.asarray(x, jnp.float32)), np.float32((x**2).sum()), rtol=1e-6)
 

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from counting import tiny_config
 
-from dreamer_jax import behavior, loop, planner, rssm
+from dreamer_jax import loop
+from dreamer_jax.agent import behavior, planner, rssm
+from dreamer_jax.agent.networks import build_networks
+from dreamer_jax.agent.policy import initial_carry, policy_step
+from dreamer_jax.agent.train_step import compile_train_step, count_params, init_agent
+from dreamer_jax.agent.types import ActingParams
 from dreamer_jax.core.config import Config, ConfigError, PlannerConfig, load_config, parse_config
 from dreamer_jax.core.spaces import ActionSpec
 from dreamer_jax.evaluation import evaluate, evaluate_run, load_policy, read_specs
-from dreamer_jax.networks import build_networks
-from dreamer_jax.policy import initial_carry, policy_step
-from dreamer_jax.train_step import compile_train_step, count_params, init_agent
-from dreamer_jax.types import ActingParams
 
 SETTINGS = PlannerConfig(horizon=3, iterations=6, candidates=200, elites=20)
 CONFIG = helpers.CONFIG.behavior.model_copy(update={"planner": SETTINGS})

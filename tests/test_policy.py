@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer_jax import rssm
+from dreamer_jax.agent import rssm
+from dreamer_jax.agent.networks import apply
+from dreamer_jax.agent.policy import compile_policy, explore, initial_carry
+from dreamer_jax.agent.types import ActingParams, PolicyCarry
 from dreamer_jax.core.spaces import ActionSpec
-from dreamer_jax.networks import apply
-from dreamer_jax.policy import compile_policy, explore, initial_carry
-from dreamer_jax.types import ActingParams, PolicyCarry
 
 BATCH = 3
 CONFIG = helpers.CONFIG.behavior

@@ -12,10 +12,10 @@ import pytest
 from absl.testing import parameterized
 from helpers import random_action, random_state
 
-from dreamer_jax import rssm
-from dreamer_jax.latents import Categorical
-from dreamer_jax.networks import apply
-from dreamer_jax.types import CategoricalLatent
+from dreamer_jax.agent import rssm
+from dreamer_jax.agent.latents import Categorical
+from dreamer_jax.agent.networks import apply
+from dreamer_jax.agent.types import CategoricalLatent
 
 EMBED = helpers.MODEL.units
 

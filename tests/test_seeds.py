@@ -18,12 +18,12 @@ import pytest
 from counting import tiny_config
 
 from dreamer_jax import loop, training
+from dreamer_jax.agent.seeds import over_seeds
+from dreamer_jax.agent.train_step import compile_train_step, init_agent
 from dreamer_jax.core.config import ConfigError
 from dreamer_jax.evaluation import load_policy
 from dreamer_jax.metrics import Progress, read_metrics
 from dreamer_jax.runs import CheckpointError
-from dreamer_jax.seeds import over_seeds
-from dreamer_jax.train_step import compile_train_step, init_agent
 
 SEEDS = 3
 
@@ -146,10 +146,10 @@ import jax, sys
 sys.path[:0] = {sys.path!r}
 import helpers, jax.numpy as jnp, numpy as np
 from functools import partial
-from dreamer_jax import rssm
+from dreamer_jax.agent import rssm
 from dreamer_jax.learner import Learner
 from dreamer_jax.replay import Replay
-from dreamer_jax.train_step import init_agent
+from dreamer_jax.agent.train_step import init_agent
 nets = helpers.tiny_networks(True)
 settings = helpers.CONFIG.replay.model_copy(update=dict(batch_size=2, batch_length=5))
 config = helpers.CONFIG.model_copy(update=dict(replay=settings))

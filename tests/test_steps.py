@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer_jax import steps
+from dreamer_jax.agent import layout
 
 
 @pytest.fixture(params=["cpu", "accelerator"], autouse=True)
 def platform(request, monkeypatch):
-    monkeypatch.setattr(steps, "on_cpu", lambda: request.param == "cpu")
+    monkeypatch.setattr(layout, "on_cpu", lambda: request.param == "cpu")
 
 
 def _inputs(horizon: int, rows: int):
@@ -41,7 +41,7 @@ def test_losses_and_gradients_are_those_of_all_rows_at_once(horizon, rows):
         return 2 * losses["policy"] - 3 * losses["value"], (losses, metrics)
 
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
-    evaluate = [partial(steps.mean_over_steps, _losses, steps=inputs), partial(_losses, rows=flat)]
+    evaluate = [partial(layout.mean_over_steps, _losses, steps=inputs), partial(_losses, rows=flat)]
     actual, expected = (jax.jit(jax.grad(partial(total, f), has_aux=True))(params) for f in evaluate)
     chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-5)
     assert all(np.abs(leaf).max() > 1e-2 for leaf in actual[0].values())
@@ -51,7 +51,7 @@ def test_several_agents_at_once():
     """Under `vmap` each agent has its own losses and gradients; in float64, since they are sums of terms that cancel."""
 
     def gradient(params, inputs):
-        return jax.grad(lambda params: sum(steps.mean_over_steps(_losses, params, inputs)[0].values()))(params)
+        return jax.grad(lambda params: sum(layout.mean_over_steps(_losses, params, inputs)[0].values()))(params)
 
     with jax.enable_x64(True):
         stacked = jax.tree.map(lambda x: jnp.stack([x, 2 * x]).astype(float), _inputs(3, 4))
@@ -65,4 +65,4 @@ def test_several_agents_at_once():
 def test_map_steps(horizon):
     """Every step's arrays go through the function, row by row."""
     x = jnp.arange(horizon * 6.0).reshape(horizon, 2, 3)
-    chex.assert_trees_all_close(steps.map_steps(lambda x: {"sum": x.sum(-1), "x": 2 * x}, x), {"sum": x.sum(-1), "x": 2 * x})
+    chex.assert_trees_all_close(layout.map_steps(lambda x: {"sum": x.sum(-1), "x": 2 * x}, x), {"sum": x.sum(-1), "x": 2 * x})

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from dreamer_jax import devices, train_step
+from dreamer_jax.agent import devices, train_step
+from dreamer_jax.agent.networks import build_networks
+from dreamer_jax.agent.train_step import compile_train_step, count_params, init_agent, loss_weight, total_loss
+from dreamer_jax.agent.types import ReturnNorm
 from dreamer_jax.core.config import ModelConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
-from dreamer_jax.networks import build_networks
-from dreamer_jax.train_step import compile_train_step, count_params, init_agent, loss_weight, total_loss
-from dreamer_jax.types import ReturnNorm
 
 # Which parts each loss trains. dyn = KL(sg posterior || prior) reaches the posterior and the encoder through the latents
 # of earlier steps, which shape deter; rep never reaches the prior.

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer_jax import distributions, rssm, world_model
+from dreamer_jax.agent import distributions, rssm, world_model
+from dreamer_jax.agent.latents import Categorical
+from dreamer_jax.agent.networks import apply
+from dreamer_jax.agent.representation import decoder_losses
+from dreamer_jax.agent.types import CategoricalLatent
+from dreamer_jax.agent.world_model import world_model_loss
 from dreamer_jax.core.spaces import ObsSpec
-from dreamer_jax.latents import Categorical
-from dreamer_jax.networks import apply
-from dreamer_jax.representation import decoder_losses
-from dreamer_jax.types import CategoricalLatent
-from dreamer_jax.world_model import world_model_loss
 
 
 @cache

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 from flax.training.train_state import TrainState
 
-from dreamer_jax import behavior, rssm
+from dreamer_jax.agent import behavior, rssm
+from dreamer_jax.agent.devices import compiler_options
+from dreamer_jax.agent.networks import Networks, apply
+from dreamer_jax.agent.optimizer import make_optimizer, squared_norm
+from dreamer_jax.agent.prototypes import before_update, hold_still, slow_copy
+from dreamer_jax.agent.seeds import over_seeds
+from dreamer_jax.agent.types import ActingParams, AgentState, Batch, LatentState, Metrics, Params, ReturnNorm
+from dreamer_jax.agent.world_model import world_model_loss
 from dreamer_jax.core.config import Config
-from dreamer_jax.devices import compiler_options
-from dreamer_jax.networks import Networks, apply
-from dreamer_jax.optimizer import make_optimizer, squared_norm
-from dreamer_jax.prototypes import before_update, hold_still, slow_copy
-from dreamer_jax.seeds import over_seeds
-from dreamer_jax.types import ActingParams, AgentState, Batch, LatentState, Metrics, Params, ReturnNorm
-from dreamer_jax.world_model import world_model_loss
 
 
 def init_params(nets: Networks, key: jax.Array) -> tuple[Params, Params, Params]:

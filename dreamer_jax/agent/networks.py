@@ -10,11 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax.core.config import ConfigError, ModelConfig
-from dreamer_jax.core.spaces import ActionSpec, ObsSpec, ObsSpecs
-from dreamer_jax.cores import CORES
-from dreamer_jax.distributions import symlog
-from dreamer_jax.images import (
+from dreamer_jax.agent.convolutions import (
     DECODER_BLOCKS,
     IMAGE_FACTOR,
     ImageDecoder,
@@ -22,9 +18,13 @@ from dreamer_jax.images import (
     StridedImageDecoder,
     StridedImageEncoder,
 )
-from dreamer_jax.latents import Latent, make_latent
-from dreamer_jax.layers import MLP, Dtype, Linear, Style, flatten_stoch, kernel_init
-from dreamer_jax.types import Params
+from dreamer_jax.agent.cores import CORES
+from dreamer_jax.agent.distributions import symlog
+from dreamer_jax.agent.latents import Latent, make_latent
+from dreamer_jax.agent.layers import MLP, Dtype, Linear, Style, flatten_stoch, kernel_init
+from dreamer_jax.agent.types import Params
+from dreamer_jax.core.config import ConfigError, ModelConfig
+from dreamer_jax.core.spaces import ActionSpec, ObsSpec, ObsSpecs
 
 Specs = tuple[tuple[str, ObsSpec], ...]  # (key, what it holds), sorted
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dreamer_jax.agent.devices import on_cpu
 from dreamer_jax.core.config import OptimizerConfig
-from dreamer_jax.devices import on_cpu
 
 ROWS = 8
 

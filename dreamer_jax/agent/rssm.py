@@ -7,10 +7,10 @@ its steps as input: they are drawn before it, at once, from a key a step.
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax.latents import Latent
-from dreamer_jax.layers import flatten_stoch
-from dreamer_jax.networks import Networks, apply
-from dreamer_jax.types import LatentDist, LatentState, Params, Trajectory
+from dreamer_jax.agent.latents import Latent
+from dreamer_jax.agent.layers import flatten_stoch
+from dreamer_jax.agent.networks import Networks, apply
+from dreamer_jax.agent.types import LatentDist, LatentState, Params, Trajectory
 
 
 def initial_state(nets: Networks, batch: tuple[int, ...]) -> LatentState:

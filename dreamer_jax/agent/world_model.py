@@ -4,11 +4,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax import distributions, rssm
+from dreamer_jax.agent import distributions, rssm
+from dreamer_jax.agent.networks import Networks, apply
+from dreamer_jax.agent.representation import representation_losses
+from dreamer_jax.agent.types import Batch, LatentState, Metrics, Params
 from dreamer_jax.core.config import Config, LossConfig
-from dreamer_jax.networks import Networks, apply
-from dreamer_jax.representation import representation_losses
-from dreamer_jax.types import Batch, LatentState, Metrics, Params
 
 
 def world_model_loss(

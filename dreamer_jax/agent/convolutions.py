@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_jax.devices import on_cpu
-from dreamer_jax.layers import MLP, BlockLinear, Dtype, Linear, NormAct, Style, flatten_stoch, kernel_init
+from dreamer_jax.agent.devices import on_cpu
+from dreamer_jax.agent.layers import MLP, BlockLinear, Dtype, Linear, NormAct, Style, flatten_stoch, kernel_init
 
 IMAGE_MULTS = (2, 3, 4, 4)  # V3: channels of the four levels of encoder and decoder, in units of `depth`
 IMAGE_FACTOR = 2 ** len(IMAGE_MULTS)

@@ -8,12 +8,12 @@ from it: the encoder learns through the posterior. Prototypes have a file of the
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax import distributions, rssm
+from dreamer_jax.agent import distributions, rssm
+from dreamer_jax.agent.networks import Networks, apply
+from dreamer_jax.agent.prototypes import prototype_losses
+from dreamer_jax.agent.types import Batch, LatentState, Params
 from dreamer_jax.core.config import ModelConfig
 from dreamer_jax.core.spaces import ObsSpecs
-from dreamer_jax.networks import Networks, apply
-from dreamer_jax.prototypes import prototype_losses
-from dreamer_jax.types import Batch, LatentState, Params
 
 REDUNDANCY_WEIGHT = 5e-4  # of the correlations beside the diagonal
 

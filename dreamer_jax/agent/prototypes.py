@@ -10,10 +10,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax import rssm
+from dreamer_jax.agent import rssm
+from dreamer_jax.agent.networks import Networks, apply
+from dreamer_jax.agent.types import Batch, Params
 from dreamer_jax.core.config import ModelConfig
-from dreamer_jax.networks import Networks, apply
-from dreamer_jax.types import Batch, Params
 
 TEMPERATURE = 0.1
 SINKHORN_EPS, SINKHORN_ROUNDS = 0.05, 3

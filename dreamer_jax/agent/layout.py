@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax.devices import on_cpu
+from dreamer_jax.agent.devices import on_cpu
 
 
 def map_steps(function: Callable[[Any], Any], steps: Any) -> Any:

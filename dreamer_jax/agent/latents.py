@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax import distributions
+from dreamer_jax.agent import distributions
+from dreamer_jax.agent.types import CategoricalLatent, LatentDist, LatentState, NormalLatent, StoredLatent
 from dreamer_jax.core.config import ModelConfig
 from dreamer_jax.core.spaces import LatentSpec
-from dreamer_jax.types import CategoricalLatent, LatentDist, LatentState, NormalLatent, StoredLatent
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax import distributions, rssm
-from dreamer_jax.behavior import policy_distribution
+from dreamer_jax.agent import distributions, rssm
+from dreamer_jax.agent.behavior import policy_distribution
+from dreamer_jax.agent.networks import Networks, apply
+from dreamer_jax.agent.planner import plan
+from dreamer_jax.agent.seeds import over_seeds
+from dreamer_jax.agent.types import ActingParams, PolicyCarry
 from dreamer_jax.core.config import BehaviorConfig
 from dreamer_jax.core.spaces import ActionSpec
-from dreamer_jax.networks import Networks, apply
-from dreamer_jax.planner import plan
-from dreamer_jax.seeds import over_seeds
-from dreamer_jax.types import ActingParams, PolicyCarry
 
 Mode = Literal["deterministic", "sampled", "exploring"]
 

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax import rssm
-from dreamer_jax.behavior import lambda_return, outcomes
+from dreamer_jax.agent import rssm
+from dreamer_jax.agent.behavior import lambda_return, outcomes
+from dreamer_jax.agent.networks import Networks
+from dreamer_jax.agent.types import LatentState, Params
 from dreamer_jax.core.config import BehaviorConfig
-from dreamer_jax.networks import Networks
-from dreamer_jax.types import LatentState, Params
 
 
 def plan(nets: Networks, config: BehaviorConfig, params: Params, key: jax.Array, start: LatentState) -> jax.Array:
