@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import tyro
 
-from dreamer_jax.core.config import DEFAULT_PRESET, Config, ConfigError, load_config, parse_arguments, preset_names
-from dreamer_jax.envs import EnvError
-from dreamer_jax.replay import ReplayError
-from dreamer_jax.runs import UNUSABLE_CHECKPOINT, CheckpointError
+from dreamer_jax.core.config import DEFAULT_PRESET, Config, load_config, parse_arguments, preset_names
+from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
+from dreamer_jax.runs import UNUSABLE_CHECKPOINT
 
 USAGE = """Trains a Dreamer agent.
 

@@ -18,10 +18,11 @@ from dreamer_jax.agent.policy import Mode, initial_carry, policy_step
 from dreamer_jax.agent.train_step import acting_params, init_agent
 from dreamer_jax.agent.types import ActingParams, Params, PolicyCarry
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.core.config import Config, ConfigError, EnvConfig
+from dreamer_jax.core.config import Config, EnvConfig
+from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
+from dreamer_jax.core.text import one_line
 from dreamer_jax.envs import env_seeds, make_env, make_vector_env
-from dreamer_jax.envs.errors import one_line
 from dreamer_jax.plots import write_video
 from dreamer_jax.runs import check_writable, open_run, write_json
 

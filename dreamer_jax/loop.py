@@ -13,10 +13,11 @@ from dreamer_jax.agent.networks import build_networks, key_layers
 from dreamer_jax.agent.train_step import count_params
 from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.core.config import Config, ConfigError, parse_config
+from dreamer_jax.core.config import Config, parse_config
+from dreamer_jax.core.errors import CheckpointError, ConfigError, DamagedError
 from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
 from dreamer_jax.evaluation import read_specs
-from dreamer_jax.runs import CheckpointError, DamagedError, check_writable, create_run, lock_run, open_run
+from dreamer_jax.runs import check_writable, create_run, lock_run, open_run
 from dreamer_jax.seed_run import begin_again
 from dreamer_jax.training import Training, go_on, stored_latent
 

@@ -20,7 +20,9 @@ import numpy as np
 from scipy.special import stdtrit
 from tqdm import tqdm
 
-from dreamer_jax.core.config import Config, ConfigError, shown
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.text import shown
 
 KINDS = ("train", "episode", "eval")
 COUNTERS = ("frames", "decisions", "updates", "wall_seconds")

@@ -6,7 +6,8 @@ from typing import Any
 
 import gymnasium
 
-from dreamer_jax.core.config import Config, ConfigError
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.envs.tasks import make_simulator
 
 ENVS = 8

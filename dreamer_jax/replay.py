@@ -19,13 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dreamer_jax.core.errors import ReplayError
 from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpecs, obs_bytes
 
 FLAGS = ("is_first", "is_last", "is_terminal")
-
-
-class ReplayError(ValueError):
-    """The replay cannot do what was asked. The message is one line for the user."""
 
 
 @dataclass(frozen=True)

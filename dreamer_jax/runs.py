@@ -14,29 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_jax.core.config import Config, ConfigError, brief, parse_config, read_yaml, shown, write_yaml
+from dreamer_jax.core.config import Config, parse_config, read_yaml, write_yaml
+from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.text import brief, shown
 from dreamer_jax.metrics import COUNTERS, is_counter, is_number
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "gymnasium", "dm_control", "mujoco", "numpy")
 POLICIES = ("deterministic", "sampled")
 RESULTS = ("return_mean", "return_std", "return_min", "return_max", "episodes")
 UNUSABLE_CHECKPOINT = 3  # exit status of a script that ends with a CheckpointError
-
-
-class CheckpointError(ConfigError):
-    """A run's checkpoint or replay is missing, damaged or of another agent: the run cannot go on."""
-
-
-class DamagedError(CheckpointError):
-    """The checkpoint of `run` at `frames`, or what belongs to it, cannot be read: an older one may be whole."""
-
-    def __init__(self, message: str, run: Path, frames: int) -> None:
-        super().__init__(message)
-        self.run, self.frames = run, frames
-
-
-class DivergedError(ConfigError):
-    """Too many updates were not finite: the agent, which is as it was before them, does not learn any more."""
 
 
 def create_run(config: Config) -> Path:

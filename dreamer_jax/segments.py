@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer_jax.core.config import shown
+from dreamer_jax.core.text import shown
 from dreamer_jax.replay import Replay
 from dreamer_jax.runs import read_arrays, write_arrays
 

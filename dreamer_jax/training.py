@@ -23,15 +23,15 @@ from dreamer_jax.agent.types import ActingParams, PolicyCarry
 from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import Config
+from dreamer_jax.core.errors import ActionError, DivergedError, EnvError
 from dreamer_jax.core.memory import MIB, give_back_memory, resident_memory
 from dreamer_jax.core.spaces import LatentSpec
-from dreamer_jax.envs import ActionError, EnvError, EpisodeState, Step, VectorEnv
+from dreamer_jax.envs import EpisodeState, Step, VectorEnv
 from dreamer_jax.evaluation import Policy
 from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import Progress
 from dreamer_jax.moment import Moment, misfit
 from dreamer_jax.replay import Replay, TrainRatio
-from dreamer_jax.runs import DivergedError
 from dreamer_jax.seed_run import SeedRun
 
 SHOWN_LOSSES = ("loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value")

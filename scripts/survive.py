@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from dreamer_jax import survival
-    from dreamer_jax.core.config import ConfigError
+    from dreamer_jax.core.errors import ConfigError
 
     if options.output.exists():
         raise ConfigError(f"--output {options.output} exists; give a folder that does not")

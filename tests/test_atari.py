@@ -4,9 +4,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from dreamer_jax.core.config import ConfigError, EnvConfig, load_config, parse_config
-from dreamer_jax.envs import EnvError, make_env
-from dreamer_jax.envs.atari import NO_OPS, make_atari
+from dreamer_jax.core.config import EnvConfig, load_config, parse_config
+from dreamer_jax.core.errors import ConfigError, EnvError
+from dreamer_jax.envs import make_env
+from dreamer_jax.envs.families.atari import NO_OPS, make_atari
 from dreamer_jax.evaluation import read_specs
 
 PONG = EnvConfig(task="atari:pong", action_repeat=4)

@@ -17,9 +17,8 @@ from dreamer_jax.benchmark import runner
 from dreamer_jax.benchmark.results import bin_width
 from dreamer_jax.benchmark.runner import run_benchmark
 from dreamer_jax.benchmark.suites import SUITES, Plan, listing, make_plan, overview, read_runs
-from dreamer_jax.core.config import ConfigError
-from dreamer_jax.envs import EnvError
-from dreamer_jax.envs.gl import choose_gl
+from dreamer_jax.core.errors import ConfigError, EnvError
+from dreamer_jax.envs.families.gl import choose_gl
 
 ROOT = Path(__file__).resolve().parent.parent
 STUB = (sys.executable, str(ROOT / "tests" / "training_stub.py"))

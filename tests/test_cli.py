@@ -11,10 +11,8 @@ from counting import TINY
 
 from dreamer_jax import loop
 from dreamer_jax.cli import Request, run_command, training_request
-from dreamer_jax.core.config import Config, ConfigError
-from dreamer_jax.envs import EnvError
-from dreamer_jax.replay import ReplayError
-from dreamer_jax.runs import CheckpointError
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 

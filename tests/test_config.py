@@ -11,7 +11,6 @@ from dreamer_jax.core import config as config_module
 from dreamer_jax.core.config import (
     CONFIG_FOLDER,
     Config,
-    ConfigError,
     field_names,
     load_config,
     parse_arguments,
@@ -20,6 +19,7 @@ from dreamer_jax.core.config import (
     read_yaml,
     write_yaml,
 )
+from dreamer_jax.core.errors import ConfigError
 
 
 def refusal(function, *arguments, **options) -> str:

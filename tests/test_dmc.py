@@ -16,10 +16,12 @@ pytest.importorskip("dm_control", reason="dm_control is not installed (on Python
 import dm_env
 from dm_env import specs
 
-from dreamer_jax.core.config import ConfigError, EnvConfig, load_config
+from dreamer_jax.core.config import EnvConfig, load_config
+from dreamer_jax.core.errors import ConfigError, EnvError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
-from dreamer_jax.envs import EnvError, dmc, env_seeds, gl, make_env, make_vector_env
-from dreamer_jax.envs.dmc import DmcEnv
+from dreamer_jax.envs import env_seeds, make_env, make_vector_env
+from dreamer_jax.envs.families import dmc, gl
+from dreamer_jax.envs.families.dmc import DmcEnv
 
 Make = Callable[..., Any]
 
@@ -407,7 +409,8 @@ def test_without_gl_images_are_refused_with_what_to_install(make, monkeypatch):
 def test_gl_that_is_switched_off_in_truth():
     code = """
 from dreamer_jax.core.config import EnvConfig
-from dreamer_jax.envs import EnvError, make_env
+from dreamer_jax.core.errors import EnvError
+from dreamer_jax.envs import make_env
 assert make_env(EnvConfig(task="dmc:walker_walk"), render=True).render_mode is None
 try:
     make_env(EnvConfig(task="dmc:walker_walk", obs="pixels"))

@@ -15,7 +15,8 @@ from failing import SEEDS
 
 from dreamer_jax import loop, training
 from dreamer_jax.core.config import EnvConfig, parse_config, read_yaml, write_yaml
-from dreamer_jax.envs import EnvError, EpisodeState, Step, VectorEnv, make_vector_env, workers
+from dreamer_jax.core.errors import EnvError
+from dreamer_jax.envs import EpisodeState, Step, VectorEnv, make_vector_env, workers
 from dreamer_jax.envs.episodes import episode_seed, restart_seed
 from dreamer_jax.evaluation import _play
 from dreamer_jax.metrics import read_metrics

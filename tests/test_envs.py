@@ -13,8 +13,9 @@ import pytest
 from gymnasium import spaces
 
 from dreamer_jax.core.config import EnvConfig
+from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
-from dreamer_jax.envs import EnvError, env_seeds, make_env, make_vector_env
+from dreamer_jax.envs import env_seeds, make_env, make_vector_env
 
 HERE = __name__
 NOISE = spaces.Box(-np.inf, np.inf, (2,), np.float32)

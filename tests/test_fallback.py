@@ -15,9 +15,8 @@ from stopping import assert_same, last, rows, stop_next_run
 
 from dreamer_jax import loop
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.core.config import ConfigError
+from dreamer_jax.core.errors import ConfigError, ReplayError
 from dreamer_jax.metrics import read_metrics
-from dreamer_jax.replay import ReplayError
 from dreamer_jax.runs import create_run
 from dreamer_jax.seed_run import SeedRun
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from dreamer_jax import metrics, plots
-from dreamer_jax.core.config import Config, ConfigError, TrainConfig
+from dreamer_jax.core.config import Config, TrainConfig
+from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.metrics import FILE_NAME, MetricsLog, Progress, read_metrics, truncate
 
 QUIET = Config(train=TrainConfig(tensorboard=False))

@@ -10,8 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from dreamer_jax.core.errors import ReplayError
 from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpec
-from dreamer_jax.replay import FLAGS, Replay, ReplayError, TrainRatio, predict_bytes
+from dreamer_jax.replay import FLAGS, Replay, TrainRatio, predict_bytes
 
 OBS = {"env": ObsSpec("discrete", (), 100), "counter": ObsSpec("vector", (1,))}
 ACTION = ActionSpec(discrete=False, size=2)

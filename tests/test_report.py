@@ -6,7 +6,7 @@ import shutil
 import pytest
 from run_folders import make_run
 
-from dreamer_jax.core.config import ConfigError
+from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.report.summary import (
     file_name,
     find_runs,

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from dreamer_jax.core.config import ConfigError
+from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.report.aggregates import aggregate, estimate, require_rliable
 
 # Two seeds of four tasks. Sorted, the eight scores are 0 .1 | .2 .3 .4 .5 | .9 1: a quarter off at either end leaves mean .35.

@@ -16,9 +16,9 @@ from stopping import assert_same, last, rows, stop_next_run
 from dreamer_jax import loop
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import parse_config, read_yaml, write_yaml
-from dreamer_jax.envs import ActionError, EnvError, VectorEnv, make_vector_env
+from dreamer_jax.core.errors import ActionError, CheckpointError, EnvError
+from dreamer_jax.envs import VectorEnv, make_vector_env
 from dreamer_jax.metrics import read_metrics
-from dreamer_jax.runs import CheckpointError
 from dreamer_jax.training import Training
 
 CASES = {

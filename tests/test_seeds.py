@@ -20,10 +20,9 @@ from counting import tiny_config
 from dreamer_jax import loop, training
 from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.train_step import compile_train_step, init_agent
-from dreamer_jax.core.config import ConfigError
+from dreamer_jax.core.errors import CheckpointError, ConfigError
 from dreamer_jax.evaluation import load_policy
 from dreamer_jax.metrics import Progress, read_metrics
-from dreamer_jax.runs import CheckpointError
 
 SEEDS = 3
 

@@ -17,11 +17,12 @@ from counting import tiny_config
 
 from dreamer_jax import loop
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.core.config import ConfigError, load_config, parse_config, read_yaml, write_yaml
+from dreamer_jax.core.config import load_config, parse_config, read_yaml, write_yaml
+from dreamer_jax.core.errors import CheckpointError, ConfigError
 from dreamer_jax.evaluation import evaluate_run, load_policy, read_specs
 from dreamer_jax.metrics import read_metrics
 from dreamer_jax.report.summary import find_runs, markdown_table, read_runs, summarise
-from dreamer_jax.runs import CheckpointError, create_run, open_run
+from dreamer_jax.runs import create_run, open_run
 
 FRAMES = 200  # of the finished run
 

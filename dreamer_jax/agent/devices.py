@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_jax.core.config import Config, ConfigError
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.errors import ConfigError
 
 INSTALL = {"gpu": 'pip install -e ".[cuda12]" (or cuda13)', "tpu": 'pip install -e ".[tpu]"'}
 

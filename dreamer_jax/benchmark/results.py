@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dreamer_jax.benchmark.suites import Plan, Run, budget, settings
-from dreamer_jax.core.config import ConfigError
+from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.metrics import COUNTERS, FILE_NAME, read_metrics
 from dreamer_jax.runs import POLICIES, read_environment
 from dreamer_jax.scores import binned_returns

@@ -19,7 +19,7 @@ from typing import Any
 
 from dreamer_jax.benchmark.results import markdown_table, results
 from dreamer_jax.benchmark.suites import Plan, Run, overview, read_runs
-from dreamer_jax.core.config import ConfigError
+from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.runs import UNUSABLE_CHECKPOINT, write_json
 
 TRAIN = (sys.executable, str(Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"))

@@ -17,14 +17,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.text import brief, shown
+
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs"
 DEFAULT_PRESET = "cartpole"
 _PRINTABLE = r"^\P{C}+$"  # no control characters: tables show it
 LARGEST = 2**53  # of whole numbers: larger ones are no count of anything, and no float holds them exactly
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used. The message is one line for the user."""
 
 
 class _Section(BaseModel):
@@ -36,20 +35,6 @@ class _Section(BaseModel):
         if isinstance(value, int) and value > LARGEST:
             raise PydanticCustomError("too_large", "at most {limit} was expected", {"limit": LARGEST})
         return value
-
-
-def shown(value: Any) -> str:
-    """A value as it was written, in 80 characters at most and on one line, however long or deep it is."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits; lists within lists
-        return f"a very long {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def brief(error: BaseException) -> str:
-    """What an error says, in 300 characters at most and on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _none_from_text(value: Any) -> Any:

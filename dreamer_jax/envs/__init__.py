@@ -2,7 +2,6 @@
 
 from dreamer_jax.envs.canonical import make_env
 from dreamer_jax.envs.episodes import EpisodeState
-from dreamer_jax.envs.errors import ActionError, EnvError
 from dreamer_jax.envs.vector import Step, VectorEnv, env_seeds, make_vector_env
 
-__all__ = ["ActionError", "EnvError", "EpisodeState", "Step", "VectorEnv", "env_seeds", "make_env", "make_vector_env"]
+__all__ = ["EpisodeState", "Step", "VectorEnv", "env_seeds", "make_env", "make_vector_env"]

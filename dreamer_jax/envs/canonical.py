@@ -3,10 +3,10 @@
 import gymnasium
 
 from dreamer_jax.core.config import EnvConfig
-from dreamer_jax.envs.actions import canonical_action
-from dreamer_jax.envs.observations import CanonicalObservation
-from dreamer_jax.envs.repeat import ActionRepeat
 from dreamer_jax.envs.tasks import make_simulator
+from dreamer_jax.envs.wrappers.actions import canonical_action
+from dreamer_jax.envs.wrappers.observations import CanonicalObservation
+from dreamer_jax.envs.wrappers.repeat import ActionRepeat
 
 
 def make_env(config: EnvConfig, render: bool = False) -> gymnasium.Env:

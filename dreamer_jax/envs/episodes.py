@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import gymnasium
 import numpy as np
 
+from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
-from dreamer_jax.envs.errors import EnvError
 
 MAX_ACTIONS = 100_000  # of an episode that can be repeated; others are begun anew
 

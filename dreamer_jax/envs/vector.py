@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from dreamer_jax.core.config import EnvConfig
+from dreamer_jax.core.errors import ActionError, EnvError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
 from dreamer_jax.envs.canonical import make_env
 from dreamer_jax.envs.episodes import EpisodeState, Record, SeededEpisodes
-from dreamer_jax.envs.errors import ActionError, EnvError, locate
-from dreamer_jax.envs.workers import Workers
+from dreamer_jax.envs.workers import Workers, locate
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,21 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
+from dreamer_jax.core.text import one_line
 from dreamer_jax.envs.episodes import EpisodeState, Record, SeededEpisodes, restart_seed
-from dreamer_jax.envs.errors import EnvError, locate, one_line
 
 _START_SECONDS = 60.0  # what a process gets for its start, beyond the time for a reset
 _CLOSE_SECONDS = 10.0  # what a process gets to finish its step before it is killed
 _SLICE = 1.0  # of waiting [seconds]
+
+
+def locate(error: EnvError, index: int, count: int) -> EnvError:
+    """The error with the environment that it comes from, where there are several."""
+    if count > 1:
+        error.args = (f"environment {index}: {error}",)
+    return error
 
 
 class Workers:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dreamer_jax.core.config import ConfigError
+from dreamer_jax.core.errors import ConfigError
 
 RESAMPLES = 10_000
 STATISTICS = ("IQM", "median", "mean")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_jax.core.config import ConfigError
+from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.report.aggregates import RESAMPLES, STATISTICS, Aggregate, Estimate, aggregate, require_rliable
 from dreamer_jax.report.comparison import Group, Panel, last_bin, make_panels, protocol_labels
 from dreamer_jax.report.html_parts import NOTHING, Markup, cell, name_cell, note, page, table

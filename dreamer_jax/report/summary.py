@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_jax.core.config import Config, ConfigError
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.metrics import FILE_NAME, RETURN_WINDOW, read_metrics
 from dreamer_jax.runs import POLICIES, RESULTS, open_run, read_environment, read_evaluation
 

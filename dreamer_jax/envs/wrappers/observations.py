@@ -12,8 +12,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.spaces import ObsSpec, ObsSpecs
-from dreamer_jax.envs.errors import EnvError, one_line
+from dreamer_jax.core.text import one_line
 
 RESERVED = ("reward", "is_first", "is_last", "is_terminal", "mlp")  # the last is a layer's name, and so are cnn_...
 _FLOAT32_MAX = float(np.finfo(np.float32).max)

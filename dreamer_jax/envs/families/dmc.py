@@ -1,7 +1,6 @@
 """The DeepMind Control suite: `dmc:<domain>_<task>`. dm_control is imported with the first task that is made."""
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import logging
@@ -14,8 +13,9 @@ import numpy as np
 from gymnasium import spaces
 
 from dreamer_jax.core.config import EnvConfig
-from dreamer_jax.envs.errors import EnvError, one_line
-from dreamer_jax.envs.gl import choose_gl, gl_advice
+from dreamer_jax.core.errors import EnvError
+from dreamer_jax.core.text import nearest, one_line
+from dreamer_jax.envs.families.gl import choose_gl, gl_advice
 
 DEFAULT_CAMERAS = {"quadruped": 2}  # the author's choice; camera 0 in all other domains
 RENDER_SIZE = (240, 320)
@@ -37,7 +37,7 @@ def make_dmc(config: EnvConfig, render: bool = False) -> "DmcEnv":
     suite = _import_suite(task)
     tasks = {f"{domain}_{kind}": (domain, kind) for domain, kind in suite.ALL_TASKS}
     if name not in tasks:
-        raise EnvError(f"{task}: dm_control has no task {name!r}. Its tasks, nearest first: {', '.join(_nearest(name, tasks))}")
+        raise EnvError(f"{task}: dm_control has no task {name!r}. Its tasks, nearest first: {', '.join(nearest(name, tasks))}")
     can_draw = choose_gl() is not None
     if not can_draw and config.obs != "state":
         raise EnvError(f"{task} with env.obs={config.obs!r} needs OpenGL: {gl_advice()}, or use --env.obs state")
@@ -192,10 +192,6 @@ def install_line(version: tuple[int, int] = sys.version_info[:2]) -> str:
     if version < (3, 13):
         return "pip install dm_control 'mujoco>=3.17,<4'"
     return "pip install dm-env lxml && pip install --no-deps dm_control"
-
-
-def _nearest(name: str, known: dict[str, Any]) -> list[str]:
-    return sorted(known, key=lambda other: -difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio())
 
 
 @contextlib.contextmanager

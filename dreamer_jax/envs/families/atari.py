@@ -1,12 +1,12 @@
 """Atari games as the Dreamer papers play them: sticky actions, up to 30 no-ops, the largest of the last two frames, in grey."""
 
-import difflib
 import re
 
 import gymnasium
 
 from dreamer_jax.core.config import EnvConfig
-from dreamer_jax.envs.errors import EnvError, one_line
+from dreamer_jax.core.errors import EnvError
+from dreamer_jax.core.text import nearest, one_line
 
 NO_OPS = 30
 STICKY = 0.25  # chance that an action is the last one once more
@@ -31,8 +31,7 @@ def make_atari(config: EnvConfig, render: bool = False) -> gymnasium.Env:
     ids = [known.removeprefix("ALE/") for known in gymnasium.registry if known.startswith("ALE/") and known.endswith("-v5")]
     games = {_WORDS.sub("_", known.removesuffix("-v5")).lower(): f"ALE/{known}" for known in ids}
     if name not in games:
-        nearest = difflib.get_close_matches(name, games, n=len(games), cutoff=0)
-        raise EnvError(f"{task}: there is no game {name!r}. The games, nearest first: {', '.join(nearest)}")
+        raise EnvError(f"{task}: there is no game {name!r}. The games, nearest first: {', '.join(nearest(name, games))}")
     try:
         env = gymnasium.make(
             games[name],

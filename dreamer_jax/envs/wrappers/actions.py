@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.spaces import ActionSpec
-from dreamer_jax.envs.errors import EnvError
 
 # Bounds beyond this stand for "no bound" (such as the largest float32) and give no scale to learn on.
 _LARGEST_BOUND = 1e30

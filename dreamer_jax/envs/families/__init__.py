@@ -1,0 +1,1 @@
+"""One file for each family of tasks: what stands before the colon of a task name."""

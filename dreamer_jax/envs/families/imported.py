@@ -1,0 +1,42 @@
+"""Environments of the user's own: `import:<package.module>:<function>`."""
+
+import inspect
+from typing import Any
+
+import gymnasium
+
+from dreamer_jax.core.config import EnvConfig
+from dreamer_jax.core.errors import EnvError
+from dreamer_jax.core.text import did_you_mean, one_line
+from dreamer_jax.envs.families.registered import import_module
+
+
+def make_imported(config: EnvConfig, render: bool = False) -> gymnasium.Env:
+    """Makes what `function()` of a user's module returns; it gets render_mode="rgb_array" if it takes one and `render` asks.
+
+    Raises:
+      EnvError: there is no such module or function, it raises an error, or it returns something else.
+    """
+    task = config.task
+    module_name, _, function_name = task.partition(":")[2].partition(":")
+    module = import_module(task, module_name)
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        problem = "is not a function" if hasattr(module, function_name) else "does not exist"
+        raise EnvError(f"{task}: {function_name} in module {module_name} {problem}{did_you_mean(function_name, public)}")
+    try:
+        env = function(render_mode="rgb_array") if render and _takes_render_mode(function) else function()
+    except Exception as error:
+        raise EnvError(f"{task}: {function_name} raised {one_line(error)}") from error
+    if not isinstance(env, gymnasium.Env):
+        raise EnvError(
+            f"{task}: {function_name}() returned {type(env).__name__}; a gymnasium.Env was expected. "
+            "Derive the class from gymnasium.Env, and return an object of it"
+        )
+    return env
+
+
+def _takes_render_mode(function: Any) -> bool:
+    parameters = inspect.signature(function).parameters
+    return "render_mode" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
