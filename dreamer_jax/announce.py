@@ -80,7 +80,7 @@ def _warning(config: Config, record: int, latent: int, seeds: int, runs: Sequenc
             "set replay.storage to disk, or lower replay.capacity"
         )
     # Checkpoints hold records in files of their own, the best one another ring than the newest, and latents in two moments.
-    saved = record * min(budget, capacity * (2 if config.train.eval_every else 1)) + 2 * latent * min(budget, capacity)
+    saved = record * min(budget, capacity * (2 if config.eval.every else 1)) + 2 * latent * min(budget, capacity)
     needed = seeds * (saved + (record * capacity if on_disk else 0)) - sum(_held(run) for run in runs)
     if runs and on_disk:  # taken already
         needed -= seeds * record * capacity

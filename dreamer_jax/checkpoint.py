@@ -28,10 +28,10 @@ from orbax.checkpoint import checkpoint_managers
 from dreamer_jax.agent.types import AgentState
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, DamagedError
+from dreamer_jax.core.files import as_arrays, write_arrays
 from dreamer_jax.core.text import brief, shown
 from dreamer_jax.host_state import FORMAT, HostState, read_host
 from dreamer_jax.replay import Replay
-from dreamer_jax.runs import as_arrays, write_arrays
 from dreamer_jax.segments import Segments
 
 # Orbax logs through absl, and warns of every checkpoint without a score and of every folder opened for reading.

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import tyro
 
-from dreamer_jax.core.config import DEFAULT_PRESET, Config, load_config, parse_arguments, preset_names
+from dreamer_jax.core.config import DEFAULT_PRESET, Config
 from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
+from dreamer_jax.core.options import parse_arguments
+from dreamer_jax.core.presets import load_config, preset_names
 from dreamer_jax.runs import UNUSABLE_CHECKPOINT
 
 USAGE = """Trains a Dreamer agent.

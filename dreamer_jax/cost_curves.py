@@ -12,7 +12,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from dreamer_jax.agent.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import compile_init, count_params
-from dreamer_jax.core.config import Config, load_config
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.presets import load_config
 from dreamer_jax.evaluation import read_specs
 from dreamer_jax.learner import Learner
 from dreamer_jax.plots import BLUE, RED

@@ -20,11 +20,12 @@ from dreamer_jax.agent.types import ActingParams, Params, PolicyCarry
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import Config, EnvConfig
 from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.files import check_writable, write_json
 from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
 from dreamer_jax.core.text import one_line
 from dreamer_jax.envs import env_seeds, make_env, make_vector_env
 from dreamer_jax.plots import write_video
-from dreamer_jax.runs import check_writable, open_run, write_json
+from dreamer_jax.runs import open_run
 
 MAX_PARALLEL = 20
 # Training seeds lie below. Evaluations on the way choose the best checkpoint, so the one that judges it has other seeds.
@@ -199,7 +200,7 @@ def record_episode(policy: Policy, env: EnvConfig, seed: int) -> tuple[list[np.n
     single = make_env(env, render=True)
     try:
         if single.render_mode != "rgb_array":
-            raise ConfigError(f"{env.task} cannot render images, so there is no video; switch it off with --train.video false")
+            raise ConfigError(f"{env.task} cannot render images, so there is no video; switch it off with --eval.video false")
         obs, _ = single.reset(seed=env_seeds(EVALUATION_SEED + seed, 1)[0])
         carry = policy.initial(1, seed)
         frames, is_first, done = [_frame(single)], True, False

@@ -6,7 +6,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from dreamer_jax.core.config import LARGEST, Config
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.section import LARGEST
 from dreamer_jax.core.text import brief, shown
 
 FORMAT = 2  # 1 had no configuration

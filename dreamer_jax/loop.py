@@ -13,11 +13,13 @@ from dreamer_jax.agent.networks import build_networks, key_layers
 from dreamer_jax.agent.train_step import count_params
 from dreamer_jax.announce import describe_run
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.core.config import Config, parse_config
-from dreamer_jax.core.errors import CheckpointError, ConfigError, DamagedError
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.errors import CheckpointError, ConfigError, DamagedError, StorageError
+from dreamer_jax.core.files import check_writable, locked
+from dreamer_jax.core.presets import parse_config
 from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
 from dreamer_jax.evaluation import read_specs
-from dreamer_jax.runs import check_writable, create_run, lock_run, open_run
+from dreamer_jax.runs import create_run, open_run
 from dreamer_jax.seed_run import begin_again
 from dreamer_jax.training import Training, go_on, stored_latent
 
@@ -85,7 +87,7 @@ def resume_seeds(runs: Sequence[str | Path]) -> list[Path]:
     damaged: set[tuple[Path, int]] = set()
     with contextlib.ExitStack() as locks:
         for folder in folders:
-            lock_run(folder, locks)
+            locks.enter_context(locked(folder / "lock"))
         while True:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(_told_of_what_cannot_be_written(folders, ENDED.format(go_on(folders))))
@@ -102,7 +104,7 @@ def _begin(configs: Sequence[Config], folders: Sequence[Path], envs: VectorEnv, 
     """What trains new runs. If it cannot be had, their folders go again: nothing is in them yet."""
     try:
         for folder in folders:
-            lock_run(folder, stack)
+            stack.enter_context(locked(folder / "lock"))
         with _told_of_what_cannot_be_written(folders, "make room, or choose another folder with --runs"):
             return Training(configs, folders, [None] * len(configs), envs, stack)
     except BaseException:
@@ -134,7 +136,7 @@ def _told_of_what_cannot_be_written(folders: Sequence[Path], advice: str) -> Ite
         if error.errno not in UNWRITABLE:
             raise
         place, reason = error.filename or folders[0], error.strerror or error
-        raise ConfigError(f"{place} cannot be written: {reason}; {advice}") from error
+        raise StorageError(f"{place} cannot be written: {reason}; {advice}") from error
 
 
 def describe(config: Config, seeds: int = 1) -> str:

@@ -15,6 +15,7 @@ from dreamer_jax.agent.types import ActingParams, AgentState
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, DivergedError
+from dreamer_jax.core.files import write_arrays, write_json
 from dreamer_jax.envs import Step
 from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, summary, write_episode
 from dreamer_jax.host_state import FORMAT, Counters, HostState
@@ -22,7 +23,7 @@ from dreamer_jax.learner import Refused
 from dreamer_jax.metrics import FILE_NAME, RETURN_WINDOW, MetricsLog, read_metrics, truncate
 from dreamer_jax.plots import draw_curves
 from dreamer_jax.replay import Replay
-from dreamer_jax.runs import describe_environment, write_arrays, write_json
+from dreamer_jax.runs import describe_environment
 
 
 class Episodes:
@@ -141,7 +142,7 @@ class SeedRun:
 
     def evaluate(self, policy: Policy) -> tuple[float, str]:
         """A short evaluation -> its mean return, by which the best checkpoint is known, and a line for the terminal."""
-        result = evaluate(policy, self.config.env, self.config.train.eval_episodes, self.config.seed, SELECTION_SEED)
+        result = evaluate(policy, self.config.env, self.config.eval.episodes, self.config.seed, SELECTION_SEED)
         self.write("eval", _row(result))
         return result["return_mean"], f"frame {self.counters.frames}: evaluation {summary(result)}"
 
@@ -187,7 +188,7 @@ class SeedRun:
           policies: the deterministic and the sampling one, by that.
         """
         config, counters = self.config, asdict(self.counters)
-        episodes = config.train.final_episodes
+        episodes = config.eval.final_episodes
         print(f"Evaluating the last agent of seed {config.seed} over {episodes} fresh episodes ...", flush=True)
         results = {}
         for name, deterministic in (("deterministic", True), ("sampled", False)):
@@ -200,7 +201,7 @@ class SeedRun:
         self.draw()
         for name, result in results.items():
             print(f"  {name + ' policy:':22} {summary(result)}", flush=True)
-        if config.train.video:
+        if config.eval.video:
             policy = policies[True].with_params(params)
             write_episode(policy, config.env, config.seed, self.folder / "videos" / f"{self.counters.frames}.mp4")
         print(f"Run folder: {self.folder}", flush=True)

@@ -289,10 +289,14 @@ def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str,
     training = updates * replay.batch_size * replay.batch_length / replay.train_ratio
     training = max(int(training), 20 * config.env.num_envs)  # decisions; several rows of the log at the least
     frames = (warmup + training) * config.env.action_repeat
-    quiet = {"frames": frames, "log_every": training // 20 * config.env.action_repeat, "eval_every": 0, "final_episodes": 1}
-    train = config.train.model_copy(update={**quiet, "tensorboard": False, "wandb": False, "video": False})
+    log_every = training // 20 * config.env.action_repeat
+    quiet = {"frames": frames, "log_every": log_every, "tensorboard": False, "wandb": False}
+    changes = {
+        "train": config.train.model_copy(update=quiet),
+        "eval": config.eval.model_copy(update={"every": 0, "final_episodes": 1, "video": False}),
+    }
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        run = loop.train(config.model_copy(update={"runs": folder, "train": train}))
+        run = loop.train(config.model_copy(update={"runs": folder, **changes}))
         rows = [row for row in read_metrics(run / FILE_NAME) if row["kind"] == "train"]
     first, last = rows[len(rows) // 2], rows[-1]
     seconds = last["wall_seconds"] - first["wall_seconds"]

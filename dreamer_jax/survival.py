@@ -41,11 +41,11 @@ SETTINGS = {
     "replay.train_ratio": 8,
     "replay.context": 1,
     "replay.online": True,
-    "train.eval_episodes": 2,
-    "train.final_episodes": 4,
+    "eval.episodes": 2,
+    "eval.final_episodes": 4,
     "train.checkpoint_minutes": 0.015,
     "train.tensorboard": False,
-    "train.video": False,
+    "eval.video": False,
 }
 HEADER = (
     "| life | ended by | exit status | half-written | newest whole checkpoint at frame | problems |\n|---|---|---|---|---|---|"
@@ -104,7 +104,7 @@ def survive(output: Path, planned: Sequence[End], frames: int, report: Callable[
       report: takes a line for the terminal.
     """
     settings = [f"--{name}={value}" for name, value in {**SETTINGS, "train.frames": frames}.items()]
-    settings.append(f"--train.eval_every={frames // 6}")
+    settings.append(f"--eval.every={frames // 6}")
     report(HEADER)
     whole = _Process([*settings, f"--runs={output / 'whole'}"], output / "whole.log")
     if whole.process.wait():

@@ -149,7 +149,7 @@ class Training:
         """The loop: act, store, learn, step."""
         config, envs = self.config, self.envs
         log_due = Every(config.train.log_every, self._frames)
-        eval_due = Every(config.train.eval_every, self._frames)
+        eval_due = Every(config.eval.every, self._frames)
         self._retire()
         while self.active and not self.stop_requested:
             obs, is_first = jax.tree.map(self._by_seed, (self.step.obs, self.step.is_first))

@@ -19,13 +19,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", type=Path, help="file for the numbers as JSON")
     options, rest = parser.parse_known_args(arguments)
 
-    from dreamer_jax.core.config import DEFAULT_PRESET, load_config, parse_arguments
+    from dreamer_jax.core.config import DEFAULT_PRESET
+    from dreamer_jax.core.options import parse_arguments
+    from dreamer_jax.core.presets import load_config
 
     overrides = parse_arguments(rest)
     config = load_config(overrides.pop("preset", DEFAULT_PRESET), overrides)
 
     from dreamer_jax import speed
-    from dreamer_jax.runs import write_json
+    from dreamer_jax.core.files import write_json
 
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)  # before the measurements: a mistake here would lose them

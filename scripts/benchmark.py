@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
 
     from dreamer_jax.benchmark.runner import run_benchmark
     from dreamer_jax.benchmark.suites import listing, make_plan, overview, read_runs
-    from dreamer_jax.core.config import parse_arguments
+    from dreamer_jax.core.options import parse_arguments
 
     changes = parse_arguments(overrides)
     plan = make_plan(options.suite, options.seeds, options.preset, changes, options.output, options.together)

@@ -20,8 +20,8 @@ def main(arguments: list[str]) -> None:
     options, rest = parser.parse_known_args(arguments)
 
     from dreamer_jax import cost_curves
-    from dreamer_jax.core.config import parse_arguments
-    from dreamer_jax.runs import write_json
+    from dreamer_jax.core.files import write_json
+    from dreamer_jax.core.options import parse_arguments
 
     command = ["scripts/cost_curves.py", *arguments]
     options.output.mkdir(parents=True, exist_ok=True)  # before the measurements: a mistake here would lose them

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     options, rest = parser.parse_known_args(arguments)
 
     from dreamer_jax import studies
-    from dreamer_jax.core.config import parse_arguments
+    from dreamer_jax.core.options import parse_arguments
 
     overrides = parse_arguments(rest)
     if options.study == "horizon":

@@ -68,5 +68,5 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dreamer_jax import loop
 
     runs = tmp_path_factory.mktemp("finished")
-    changes = {"train__frames": 200, "train__eval_every": 80, "train__tensorboard": True, "train__video": True}
+    changes = {"train__frames": 200, "eval__every": 80, "train__tensorboard": True, "eval__video": True}
     return loop.train(tiny_config(runs, **changes))

@@ -11,7 +11,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from dreamer_jax.core.config import Config, load_config
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.presets import load_config
 
 INTERRUPTED_AT = 43
 
@@ -37,11 +38,11 @@ TINY = {
     "replay.min_items": 16,
     "replay.train_ratio": 4,  # 4 / (2 x 8): an update every four records
     "train.log_every": 20,
-    "train.eval_every": 0,
-    "train.eval_episodes": 2,
-    "train.final_episodes": 3,
+    "eval.every": 0,
+    "eval.episodes": 2,
+    "eval.final_episodes": 3,
     "train.tensorboard": False,
-    "train.video": False,
+    "eval.video": False,
 }
 
 

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dreamer_jax.agent.convolutions import IMAGE_MULTS
 from dreamer_jax.agent.types import Params
-from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.algorithm import ModelConfig
 from dreamer_jax.core.spaces import ObsSpec
 
 FOLDER = Path(__file__).parent / "golden"

@@ -12,7 +12,8 @@ from dreamer_jax.agent import rssm
 from dreamer_jax.agent.networks import Networks, build_networks
 from dreamer_jax.agent.train_step import init_params
 from dreamer_jax.agent.types import Batch, LatentState, Params
-from dreamer_jax.core.config import BehaviorConfig, Config, LossConfig, ModelConfig, OptimizerConfig
+from dreamer_jax.core.algorithm import BehaviorConfig, LossConfig, ModelConfig, OptimizerConfig
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 # Emitters take most of the time to compile, and older versions of XLA can do without them. Functions round otherwise then: it

@@ -4,8 +4,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from dreamer_jax.core.config import EnvConfig, load_config, parse_config
+from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import ConfigError, EnvError
+from dreamer_jax.core.presets import load_config, parse_config
 from dreamer_jax.envs import make_env
 from dreamer_jax.envs.families.atari import NO_OPS, make_atari
 from dreamer_jax.evaluation import read_specs

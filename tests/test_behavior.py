@@ -11,7 +11,7 @@ from absl.testing import parameterized
 from dreamer_jax.agent import behavior, distributions, rssm
 from dreamer_jax.agent.behavior import Predictions, Targets, lambda_return, replay_value_loss
 from dreamer_jax.agent.types import ReturnNorm
-from dreamer_jax.core.config import BehaviorConfig
+from dreamer_jax.core.algorithm import BehaviorConfig
 
 CONFIG = BehaviorConfig()
 SHAPES = ((1,), (6,), (5, 2), (4, 2, 3))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dreamer_jax.core.config import load_config
+from dreamer_jax.core.presets import load_config
 from dreamer_jax.core.spaces import ObsSpec
 from dreamer_jax.envs import make_env
 from dreamer_jax.envs.catch import BALL, PADDLE, Catch, make, make_64

@@ -7,19 +7,11 @@ import pytest
 import yaml
 
 from dreamer_jax.cli import training_request
-from dreamer_jax.core import config as config_module
-from dreamer_jax.core.config import (
-    CONFIG_FOLDER,
-    Config,
-    field_names,
-    load_config,
-    parse_arguments,
-    parse_config,
-    preset_names,
-    read_yaml,
-    write_yaml,
-)
+from dreamer_jax.core import presets
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.options import field_names, parse_arguments
+from dreamer_jax.core.presets import CONFIG_FOLDER, load_config, parse_config, preset_names, read_yaml, write_yaml
 
 
 def refusal(function, *arguments, **options) -> str:
@@ -54,10 +46,10 @@ def test_a_preset_changes_only_what_it_names():
 
 def test_options_override_the_preset_in_both_spellings():
     options = ["--seed", "3", "--env.task=gym:Acrobot-v1", "--optimizer.learning_rate", "1e-3", "--loss.continue=0.5"]
-    config, seeds, runs, _ = training_request([*options, "--train.video", "false"])
+    config, seeds, runs, _ = training_request([*options, "--eval.video", "false"])
     assert (seeds, runs) == (1, ())
     assert (config.seed, config.env.task, config.optimizer.learning_rate) == (3, "gym:Acrobot-v1", 1e-3)
-    assert (config.loss.continue_, config.train.video) == (0.5, False)
+    assert (config.loss.continue_, config.eval.video) == (0.5, False)
     assert config.model == load_config("cartpole").model
 
 
@@ -86,7 +78,7 @@ def test_the_preset_may_stand_anywhere():
         (["--seed", "many"], ["seed='many'", "valid integer", "seed of parameters"]),
         (["--seed="], ["seed=''", "valid integer"]),
         (["--model.units", "64.5"], ["model.units='64.5'", "valid integer"]),
-        (["--train.video", "perhaps"], ["train.video='perhaps'", "valid boolean"]),
+        (["--eval.video", "perhaps"], ["eval.video='perhaps'", "valid boolean"]),
         (["--device", "abacus"], ["device='abacus'", "'cpu'", "'gpu'", "'tpu'"]),
         (["--train.frames", "0"], ["train.frames='0'", "greater than or equal to 1", "[simulator steps]"]),
         (["--behavior.lam", "1.5"], ["behavior.lam='1.5'", "less than or equal to 1"]),
@@ -153,7 +145,7 @@ def test_help_still_refuses_a_wrong_option():
 
 
 def test_a_written_configuration_reads_back_the_same(tmp_path):
-    overrides = {"seed": 5, "loss.continue": 0.25, "optimizer.eps": 1e-20, "env.task": "import:a.b:c", "train.video": False}
+    overrides = {"seed": 5, "loss.continue": 0.25, "optimizer.eps": 1e-20, "env.task": "import:a.b:c", "eval.video": False}
     config = load_config("pendulum", overrides)
     write_yaml(config, tmp_path / "config.yaml")
     assert parse_config(read_yaml(tmp_path / "config.yaml"), "file") == config
@@ -162,7 +154,7 @@ def test_a_written_configuration_reads_back_the_same(tmp_path):
 @pytest.fixture
 def preset(tmp_path, monkeypatch):
     """preset(text) -> the ConfigError's message when a preset "mine" holds the text."""
-    monkeypatch.setattr(config_module, "CONFIG_FOLDER", tmp_path)
+    monkeypatch.setattr(presets, "CONFIG_FOLDER", tmp_path)
 
     def load(text: str | bytes, overrides: dict[str, str] | None = None) -> str:
         (tmp_path / "mine.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())

@@ -9,7 +9,7 @@ from counting import TINY
 from dreamer_jax import cost_curves
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import init_params
-from dreamer_jax.core.config import load_config
+from dreamer_jax.core.presets import load_config
 from dreamer_jax.evaluation import read_specs
 
 

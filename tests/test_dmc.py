@@ -16,8 +16,9 @@ pytest.importorskip("dm_control", reason="dm_control is not installed (on Python
 import dm_env
 from dm_env import specs
 
-from dreamer_jax.core.config import EnvConfig, load_config
+from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import ConfigError, EnvError
+from dreamer_jax.core.presets import load_config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.envs import env_seeds, make_env, make_vector_env
 from dreamer_jax.envs.families import dmc, gl

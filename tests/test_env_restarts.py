@@ -14,8 +14,9 @@ from counting import tiny_config
 from failing import SEEDS
 
 from dreamer_jax import loop, training
-from dreamer_jax.core.config import EnvConfig, parse_config, read_yaml, write_yaml
+from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import EnvError
+from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import EpisodeState, Step, VectorEnv, make_vector_env, workers
 from dreamer_jax.envs.episodes import episode_seed, restart_seed
 from dreamer_jax.evaluation import _play
@@ -226,7 +227,7 @@ def test_training_goes_on_past_a_killed_process(tmp_path, capsys, monkeypatch):
     """To its last frame; the cut episode is truncated, not terminal. The run can go on under other limits."""
     trainings, train = [], training.Training.train
     monkeypatch.setattr(training.Training, "train", lambda self: trainings.append(self) or train(self))
-    changes = {"env__task": "import:failing:killed_alone", "env__processes": True, "train__final_episodes": 1}
+    changes = {"env__task": "import:failing:killed_alone", "env__processes": True, "eval__final_episodes": 1}
     run = loop.train(tiny_config(tmp_path, train__frames=40, **changes))
     assert capsys.readouterr().out.count("is started anew (restart 1 of 10)") == 1
     rows = read_metrics(run / "metrics.jsonl")
@@ -263,7 +264,7 @@ def test_a_process_that_dies_before_a_checkpoint_does_not_prevent_it(tmp_path, m
             process.join()
             self.stop_requested = True
 
-    changes = {"env__processes": True, "train__frames": 50, "train__final_episodes": 1}
+    changes = {"env__processes": True, "train__frames": 50, "eval__final_episodes": 1}
     with monkeypatch.context() as patch:
         patch.setattr(training.Training, "_retire", stopping)
         run = loop.train(tiny_config(tmp_path, **changes))

@@ -20,7 +20,7 @@ from dreamer_jax.metrics import read_metrics
 from dreamer_jax.runs import create_run
 from dreamer_jax.seed_run import SeedRun
 
-CHANGES = {"function": "seeded_length", "train__frames": 60, "train__eval_every": 20, "replay__context": 1}
+CHANGES = {"function": "seeded_length", "train__frames": 60, "eval__every": 20, "replay__context": 1}
 
 
 @pytest.fixture(scope="module")

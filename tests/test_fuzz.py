@@ -28,8 +28,8 @@ from dreamer_jax import loop
 from dreamer_jax.agent.train_step import init_agent
 from dreamer_jax.benchmark.suites import final_evaluation
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.core.config import CONFIG_FOLDER, read_yaml, write_yaml
 from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
+from dreamer_jax.core.presets import CONFIG_FOLDER, read_yaml, write_yaml
 from dreamer_jax.metrics import COUNTERS, is_number, read_metrics, truncate
 from dreamer_jax.plots import draw_curves
 from dreamer_jax.replay import Replay, TrainRatio
@@ -275,7 +275,7 @@ def test_evaluations_and_environments(folder, rows, data):
 @pytest.fixture(scope="module")
 def training(tmp_path_factory) -> Iterator[Training]:
     """A run of two environments, stopped between two updates with a moment that has all there can be."""
-    changes = {"replay__context": 1, "replay__online": True, "env__num_envs": 2, "train__eval_every": 20, "train__frames": 60}
+    changes = {"replay__context": 1, "replay__online": True, "env__num_envs": 2, "eval__every": 20, "train__frames": 60}
     config = tiny_config(tmp_path_factory.mktemp("stopped"), **changes, precision="float32")
     with contextlib.ExitStack() as stack:
         training = Training([config], [create_run(config)], [None], loop._open_envs(stack, [config], [0]), stack)

@@ -15,7 +15,7 @@ from dreamer_jax.agent.latents import Categorical
 from dreamer_jax.agent.optimizer import clip_by_tensor_norm, make_optimizer
 from dreamer_jax.agent.representation import decoder_losses
 from dreamer_jax.agent.types import CategoricalLatent, ReturnNorm
-from dreamer_jax.core.config import BehaviorConfig, ModelConfig, OptimizerConfig
+from dreamer_jax.core.algorithm import BehaviorConfig, ModelConfig, OptimizerConfig
 from dreamer_jax.core.spaces import ObsSpec
 
 

@@ -19,7 +19,8 @@ from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.optimizer import make_optimizer
 from dreamer_jax.agent.train_step import compile_train_step, init_params, loss_weight, total_loss
 from dreamer_jax.agent.types import AgentState, Batch, LatentState, ReturnNorm
-from dreamer_jax.core.config import BehaviorConfig, Config, OptimizerConfig
+from dreamer_jax.core.algorithm import BehaviorConfig, OptimizerConfig
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.spaces import ActionSpec
 
 HORIZON = 3  # the only size that no array shows

@@ -19,7 +19,7 @@ from dreamer_jax.agent.behavior import (
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.representation import decoder_losses
 from dreamer_jax.agent.types import LatentState, ReturnNorm
-from dreamer_jax.core.config import BehaviorConfig, LossConfig, ModelConfig
+from dreamer_jax.core.algorithm import BehaviorConfig, LossConfig, ModelConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 

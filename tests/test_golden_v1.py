@@ -14,7 +14,7 @@ from dreamer_jax.agent.layers import Style
 from dreamer_jax.agent.networks import Head, apply, build_networks
 from dreamer_jax.agent.types import LatentState, ReturnNorm
 from dreamer_jax.agent.world_model import clip_nats
-from dreamer_jax.core.config import BehaviorConfig, LossConfig, ModelConfig
+from dreamer_jax.core.algorithm import BehaviorConfig, LossConfig, ModelConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 DATA = golden.load("12_v1_official_tf")

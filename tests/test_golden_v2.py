@@ -15,7 +15,7 @@ from dreamer_jax.agent.latents import Categorical
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.types import CategoricalLatent, LatentState, ReturnNorm
 from dreamer_jax.agent.world_model import clip_nats
-from dreamer_jax.core.config import BehaviorConfig, LossConfig, ModelConfig
+from dreamer_jax.core.algorithm import BehaviorConfig, LossConfig, ModelConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 DATA = golden.load("13_v2_official_tf")

@@ -7,7 +7,7 @@ import pytest
 
 from dreamer_jax.agent.latents import make_latent
 from dreamer_jax.agent.types import LatentState
-from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.algorithm import ModelConfig
 
 BATCH = (2, 3)
 

@@ -13,7 +13,7 @@ TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
 
 def deterministic_return(tmp_path: Path, preset: str, *options: str) -> float:
     """Trains a preset as a user does, and evaluates the last agent -> mean return of its most likely actions."""
-    quiet = ["--train.tensorboard", "false", "--train.video", "false"]
+    quiet = ["--train.tensorboard", "false", "--eval.video", "false"]
     ours = {"XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"}  # for programs that are compiled quickly
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     command = [sys.executable, str(TRAIN), "--preset", preset, "--runs", str(tmp_path), *quiet, *options]
@@ -24,7 +24,7 @@ def deterministic_return(tmp_path: Path, preset: str, *options: str) -> float:
 
 def test_cartpole_is_being_learned(tmp_path):
     """The first 2,000 of 10,000 frames. Random play balances the pole for 22 steps."""
-    short = ["--train.frames", "2000", "--train.eval_every", "0", "--train.final_episodes", "20"]
+    short = ["--train.frames", "2000", "--eval.every", "0", "--eval.final_episodes", "20"]
     assert deterministic_return(tmp_path, "cartpole", *short) >= 100
 
 

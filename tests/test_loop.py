@@ -26,8 +26,9 @@ from dreamer_jax import learner as learner_module
 from dreamer_jax import loop, seed_run, training
 from dreamer_jax.agent.types import AgentState
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.core.config import Config, parse_config, read_yaml, write_yaml
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, ConfigError
+from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import env_seeds, make_vector_env
 from dreamer_jax.metrics import MEASURED, read_metrics
 from dreamer_jax.replay import Replay
@@ -96,7 +97,7 @@ def test_the_resolved_configuration_is_kept(finished_run):
     values = read_yaml(finished_run / "config.yaml")
     assert values["behavior"]["lam"] == 0.95  # also what neither preset nor options named
     runs = finished_run.parent.parent
-    changes = {"train__frames": 200, "train__eval_every": 80, "train__tensorboard": True, "train__video": True}
+    changes = {"train__frames": 200, "eval__every": 80, "train__tensorboard": True, "eval__video": True}
     assert values["precision"] == "float32"  # not "auto": the run goes on in it on any device
     assert parse_config(values, "file") == tiny_config(runs, precision="float32", **changes)
 
@@ -155,7 +156,7 @@ def test_the_newest_checkpoints_are_kept_and_replay_is_shared_between_them(finis
 
 
 def test_the_seed_decides_everything(finished_run, tmp_path):
-    changes = {"train__frames": 200, "train__eval_every": 80}
+    changes = {"train__frames": 200, "eval__every": 80}
     again = loop.train(tiny_config(tmp_path, **changes))
     one, two = ([{k: v for k, v in row.items() if k not in MEASURED} for row in rows_of(run)] for run in (finished_run, again))
     assert one == two
@@ -216,7 +217,7 @@ def test_frames_decisions_records_and_updates(
 def test_a_row_says_how_long_training_waited_for_checkpoints(tmp_path, without_learning, monkeypatch):
     """Half a second at frames 20 and 40, after the rows of these frames."""
     monkeypatch.setattr(Checkpoints, "save", lambda *_: time.sleep(0.5))
-    run = loop.train(tiny_config(tmp_path, train__frames=60, train__eval_every=20))
+    run = loop.train(tiny_config(tmp_path, train__frames=60, eval__every=20))
     waited = column(rows_of(run, "train"), "checkpoint_seconds")
     assert [int(seconds / 0.5) for seconds in waited] == [0, 1, 1]
 
@@ -229,7 +230,7 @@ def test_a_run_too_short_to_learn_still_ends_well(tmp_path, without_learning):
 
 
 def test_continuous_actions(tmp_path):
-    config = tiny_config(tmp_path, env__task="gym:Pendulum-v1", train__frames=60, train__final_episodes=1)
+    config = tiny_config(tmp_path, env__task="gym:Pendulum-v1", train__frames=60, eval__final_episodes=1)
     run = loop.train(config)
     assert run.parent.name == "gym_Pendulum-v1"
     train = rows_of(run, "train")
@@ -288,7 +289,7 @@ def test_every_passes_multiples_once():
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """A run of 62 frames into which Ctrl-C came at frame 43: its folder, output, and what it saved last."""
-    run_config = tiny_config(tmp_path_factory.mktemp("stopped"), "interrupted", train__frames=62, train__eval_every=20)
+    run_config = tiny_config(tmp_path_factory.mktemp("stopped"), "interrupted", train__frames=62, eval__every=20)
     saved = SimpleNamespace()
     save = Checkpoints.save
 
@@ -418,7 +419,7 @@ def test_rows_and_records_of_a_killed_run_are_forgotten(stopped_run, without_lea
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(finished_run, tmp_path, without_learning):
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     shutil.rmtree(run / "videos")
-    config = tiny_config(tmp_path, precision="float32", train__frames=200, train__eval_every=80)
+    config = tiny_config(tmp_path, precision="float32", train__frames=200, eval__every=80)
     write_yaml(config, run / "config.yaml")
     loop.resume(run)
     assert column(rows_of(run, "eval"), "frames") == [80, 160, 200]
@@ -566,7 +567,7 @@ def test_acting_training_and_evaluation_draw_from_different_keys(tmp_path, monke
     monkeypatch.setattr(training, "compile_policy", recording_policy)
     monkeypatch.setattr(training.Policy, "initial", recording_initial)
     monkeypatch.setattr(training, "Learner", RecordingLearner)
-    loop.train(tiny_config(tmp_path, train__frames=60, train__final_episodes=1))
+    loop.train(tiny_config(tmp_path, train__frames=60, eval__final_episodes=1))
     assert all(len(keys) >= 10 for keys in seen.values())
     assert seen.keys() == {"act", "train", "evaluate"}
     assert not seen["act"] & seen["train"]

@@ -111,7 +111,7 @@ def test_a_run_that_will_not_fit_on_disk_is_warned_of(tmp_path, monkeypatch, sto
 
 def test_space_for_two_moments_and_for_the_best_checkpoint(tmp_path, monkeypatch):
     """1,500 records of a ring of 1,000 when the best checkpoint is 500 records back; latents of 16 + 2 numbers of 4 bytes."""
-    config = tiny_config(tmp_path, train__frames=1500, train__eval_every=100, replay__context=1, precision="float32")
+    config = tiny_config(tmp_path, train__frames=1500, eval__every=100, replay__context=1, precision="float32")
     latent = 16 * 4 + 2
     needed = (RECORD + latent) * 1500 + 2 * latent * 1000
     assert least_space(monkeypatch, lambda: loop.describe(config)) == needed

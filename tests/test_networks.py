@@ -13,8 +13,9 @@ from dreamer_jax.agent.convolutions import ImageConv, ImageDecoder, ImageEncoder
 from dreamer_jax.agent.layers import MLP, Linear
 from dreamer_jax.agent.networks import apply, build_networks, key_layers
 from dreamer_jax.agent.train_step import count_params
-from dreamer_jax.core.config import ModelConfig, load_config
+from dreamer_jax.core.algorithm import ModelConfig
 from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.presets import load_config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 BATCH = (2, 3)

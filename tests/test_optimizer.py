@@ -10,7 +10,7 @@ import pytest
 from flax.training.train_state import TrainState
 
 from dreamer_jax.agent.optimizer import clip_by_tensor_norm, make_optimizer, squared_norm
-from dreamer_jax.core.config import OptimizerConfig
+from dreamer_jax.core.algorithm import OptimizerConfig
 
 SHAPES = {"kernel": (4, 3), "bias": (3,), "scale": ()}
 

@@ -19,8 +19,10 @@ from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.policy import initial_carry, policy_step
 from dreamer_jax.agent.train_step import compile_train_step, count_params, init_agent
 from dreamer_jax.agent.types import ActingParams
-from dreamer_jax.core.config import Config, PlannerConfig, load_config, parse_config
+from dreamer_jax.core.algorithm import PlannerConfig
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.presets import load_config, parse_config
 from dreamer_jax.core.spaces import ActionSpec
 from dreamer_jax.evaluation import evaluate, evaluate_run, load_policy, read_specs
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from run_folders import make_run
 
-from dreamer_jax.core.config import load_config
+from dreamer_jax.core.presets import load_config
 from dreamer_jax.report.comparison import make_panels, protocol_labels, round_width
 from dreamer_jax.report.summary import read_run
 

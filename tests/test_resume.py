@@ -15,8 +15,8 @@ from stopping import assert_same, last, rows, stop_next_run
 
 from dreamer_jax import loop
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.core.config import parse_config, read_yaml, write_yaml
 from dreamer_jax.core.errors import ActionError, CheckpointError, EnvError
+from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import VectorEnv, make_vector_env
 from dreamer_jax.metrics import read_metrics
 from dreamer_jax.training import Training
@@ -52,7 +52,7 @@ def stop_at(monkeypatch):
 @pytest.mark.parametrize("case", [next(iter(CASES)), *(pytest.param(case, marks=pytest.mark.slow) for case in list(CASES)[1:])])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, stop_at, case):
     """Parameters, optimisers, replay, counters and rows: bit for bit, with the stop in the midst of an episode and of a row."""
-    changes = {**CASES[case], "train__frames": 130, "train__eval_every": 50}
+    changes = {**CASES[case], "train__frames": 130, "eval__every": 50}
     whole = loop.train(tiny_config(tmp_path / "whole", **changes))
     stop_at(71)
     run = loop.train(tiny_config(tmp_path / "stopped", **changes))
@@ -67,7 +67,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, stop_at, case):
 
 def test_seeds_that_were_stopped_go_on_together(tmp_path, stop_at):
     """The first of the three has used up its frames by then, and waits for the others."""
-    changes = {"train__frames": 90, "train__eval_every": 0, "function": "seeded_length", "seed": 0}
+    changes = {"train__frames": 90, "eval__every": 0, "function": "seeded_length", "seed": 0}
     whole = loop.train_seeds(tiny_config(tmp_path / "whole", **changes), 3)
     stop_at(85)
     stopped = loop.train_seeds(tiny_config(tmp_path / "stopped", **changes), 3)
@@ -147,7 +147,7 @@ def test_a_diverged_agent_is_not_saved(tmp_path, monkeypatch):
     diverging.calls = 0
     monkeypatch.setattr(VectorEnv, "step", diverging)
     with pytest.raises(ActionError, match="the action holds NaN"):
-        loop.train(tiny_config(tmp_path, train__frames=80, train__eval_every=20))
+        loop.train(tiny_config(tmp_path, train__frames=80, eval__every=20))
     [run] = (tmp_path / "import_counting_five").iterdir()
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         assert checkpoints.steps() == [20, 40]

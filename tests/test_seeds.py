@@ -64,7 +64,7 @@ def test_one_update_of_several_seeds_is_that_of_each_alone():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Three seeds in episodes of random lengths: they use up 60 frames at different times."""
-    config = tiny_config(tmp_path_factory.mktemp("runs"), "seeded_length", seed=4, train__frames=60, train__eval_every=30)
+    config = tiny_config(tmp_path_factory.mktemp("runs"), "seeded_length", seed=4, train__frames=60, eval__every=30)
     with contextlib.redirect_stdout(io.StringIO()) as output:
         runs = loop.train_seeds(config, SEEDS)
     return config, runs, output.getvalue()
@@ -100,7 +100,7 @@ def test_a_seed_plays_and_counts_as_it_does_alone(trained):
 
 def test_the_newest_checkpoints_of_one_moment_are_taken(tmp_path):
     """As after a kill between two saves: one run has a newer checkpoint than the other."""
-    config = tiny_config(tmp_path, train__frames=30, train__eval_every=10, train__keep_checkpoints=5)
+    config = tiny_config(tmp_path, train__frames=30, eval__every=10, train__keep_checkpoints=5)
     runs = loop.train_seeds(config, 2)
     shutil.rmtree(runs[1] / "checkpoints" / "30")
     unfinished = config.model_copy(update={"train": config.train.model_copy(update={"frames": 40})})
@@ -121,7 +121,7 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path):
 
 
 def test_seeds_without_a_common_checkpoint_are_refused(tmp_path):
-    config = tiny_config(tmp_path, train__frames=30, train__eval_every=10, train__keep_checkpoints=5)
+    config = tiny_config(tmp_path, train__frames=30, eval__every=10, train__keep_checkpoints=5)
     runs = loop.train_seeds(config, 2)
     for run, gone in zip(runs, ((10, 20), (30,)), strict=True):
         for frames in gone:

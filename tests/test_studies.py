@@ -9,8 +9,8 @@ from run_folders import make_run, result
 
 from dreamer_jax import studies
 from dreamer_jax.benchmark.suites import Run
-from dreamer_jax.core.config import load_config
 from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.presets import load_config
 from dreamer_jax.ppo import train_ppo
 from dreamer_jax.studies import Curve
 

@@ -15,7 +15,7 @@ from dreamer_jax.agent import devices, train_step
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import compile_train_step, count_params, init_agent, loss_weight, total_loss
 from dreamer_jax.agent.types import ReturnNorm
-from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.algorithm import ModelConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 # Which parts each loss trains. dyn = KL(sg posterior || prior) reaches the posterior and the encoder through the latents

@@ -17,8 +17,8 @@ from counting import tiny_config
 
 from dreamer_jax import loop
 from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.core.config import load_config, parse_config, read_yaml, write_yaml
 from dreamer_jax.core.errors import CheckpointError, ConfigError
+from dreamer_jax.core.presets import load_config, parse_config, read_yaml, write_yaml
 from dreamer_jax.evaluation import evaluate_run, load_policy, read_specs
 from dreamer_jax.metrics import read_metrics
 from dreamer_jax.report.summary import find_runs, markdown_table, read_runs, summarise
@@ -96,7 +96,8 @@ def test_a_pickle_among_the_numbers_is_not_loaded(run, trap, name):
 def longer(run: Path) -> Path:
     """The run with frames left, and no evaluations to wait for."""
     values = read_yaml(run / "config.yaml")
-    values["train"] |= {"frames": FRAMES + 20, "eval_every": 0, "final_episodes": 1, "video": False}
+    values["train"] |= {"frames": FRAMES + 20}
+    values["eval"] |= {"every": 0, "final_episodes": 1, "video": False}
     write_yaml(parse_config(values, "test"), run / "config.yaml")
     return run
 

@@ -11,7 +11,7 @@ from dreamer_jax.agent import distributions, rssm
 from dreamer_jax.agent.layout import map_steps, mean_over_steps
 from dreamer_jax.agent.networks import Networks, apply
 from dreamer_jax.agent.types import LatentState, Metrics, Params, ReturnNorm, Trajectory
-from dreamer_jax.core.config import BehaviorConfig
+from dreamer_jax.core.algorithm import BehaviorConfig
 
 stop = jax.lax.stop_gradient
 

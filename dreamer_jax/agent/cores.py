@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_jax.agent.layers import MLP, BlockLinear, Linear, NormAct, Style
-from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.algorithm import ModelConfig
 
 # The gates of all blocks at once are an eighth of the kernels to compile; with many rows, joining the blocks takes longer.
 FEW_ROWS = 64

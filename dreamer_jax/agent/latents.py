@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from dreamer_jax.agent import distributions
 from dreamer_jax.agent.types import CategoricalLatent, LatentDist, LatentState, NormalLatent, StoredLatent
-from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.algorithm import ModelConfig
 from dreamer_jax.core.spaces import LatentSpec
 
 

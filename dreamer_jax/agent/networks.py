@@ -23,7 +23,7 @@ from dreamer_jax.agent.distributions import symlog
 from dreamer_jax.agent.latents import Latent, make_latent
 from dreamer_jax.agent.layers import MLP, Dtype, Linear, Style, flatten_stoch, kernel_init
 from dreamer_jax.agent.types import Params
-from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.algorithm import ModelConfig
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec, ObsSpecs
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from dreamer_jax.agent.devices import on_cpu
-from dreamer_jax.core.config import OptimizerConfig
+from dreamer_jax.core.algorithm import OptimizerConfig
 
 ROWS = 8
 

@@ -7,7 +7,7 @@ from dreamer_jax.agent import rssm
 from dreamer_jax.agent.behavior import lambda_return, outcomes
 from dreamer_jax.agent.networks import Networks
 from dreamer_jax.agent.types import LatentState, Params
-from dreamer_jax.core.config import BehaviorConfig
+from dreamer_jax.core.algorithm import BehaviorConfig
 
 
 def plan(nets: Networks, config: BehaviorConfig, params: Params, key: jax.Array, start: LatentState) -> jax.Array:

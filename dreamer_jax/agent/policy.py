@@ -11,7 +11,7 @@ from dreamer_jax.agent.networks import Networks, apply
 from dreamer_jax.agent.planner import plan
 from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.types import ActingParams, PolicyCarry
-from dreamer_jax.core.config import BehaviorConfig
+from dreamer_jax.core.algorithm import BehaviorConfig
 from dreamer_jax.core.spaces import ActionSpec
 
 Mode = Literal["deterministic", "sampled", "exploring"]

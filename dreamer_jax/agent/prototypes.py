@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from dreamer_jax.agent import rssm
 from dreamer_jax.agent.networks import Networks, apply
 from dreamer_jax.agent.types import Batch, Params
-from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.algorithm import ModelConfig
 
 TEMPERATURE = 0.1
 SINKHORN_EPS, SINKHORN_ROUNDS = 0.05, 3

@@ -12,7 +12,7 @@ from dreamer_jax.agent import distributions, rssm
 from dreamer_jax.agent.networks import Networks, apply
 from dreamer_jax.agent.prototypes import prototype_losses
 from dreamer_jax.agent.types import Batch, LatentState, Params
-from dreamer_jax.core.config import ModelConfig
+from dreamer_jax.core.algorithm import ModelConfig
 from dreamer_jax.core.spaces import ObsSpecs
 
 REDUNDANCY_WEIGHT = 5e-4  # of the correlations beside the diagonal

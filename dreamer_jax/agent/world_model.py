@@ -8,7 +8,8 @@ from dreamer_jax.agent import distributions, rssm
 from dreamer_jax.agent.networks import Networks, apply
 from dreamer_jax.agent.representation import representation_losses
 from dreamer_jax.agent.types import Batch, LatentState, Metrics, Params
-from dreamer_jax.core.config import Config, LossConfig
+from dreamer_jax.core.algorithm import LossConfig
+from dreamer_jax.core.config import Config
 
 
 def world_model_loss(

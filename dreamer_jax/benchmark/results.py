@@ -58,7 +58,7 @@ def results(plan: Plan, runs: Sequence[Run], errors: Mapping[str, str]) -> dict[
         "action_repeat": config.env.action_repeat,
         "train_ratio": config.replay.train_ratio,
         "agent": "last",
-        "evaluation_episodes": config.train.final_episodes,
+        "evaluation_episodes": config.eval.final_episodes,
         "bin_width": width,
         "bin_ends": [(i + 1) * width for i in range(frames // width)],
         "scores": SCORES,

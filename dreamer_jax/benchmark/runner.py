@@ -6,21 +6,19 @@ OUTPUT/logs/<task>-<seed>.log    what a process printed; its errors are beside i
 OUTPUT/set_aside/<task>/<run>/   runs that had no usable checkpoint and were started anew; they do not count
 """
 
-import contextlib
-import fcntl
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dreamer_jax.benchmark.results import markdown_table, results
 from dreamer_jax.benchmark.suites import Plan, Run, overview, read_runs
-from dreamer_jax.core.errors import ConfigError
-from dreamer_jax.runs import UNUSABLE_CHECKPOINT, write_json
+from dreamer_jax.core.files import locked, make_folder, write_json
+from dreamer_jax.core.text import clock
+from dreamer_jax.runs import UNUSABLE_CHECKPOINT
 
 TRAIN = (sys.executable, str(Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"))
 FAILED, INTERRUPTED = 1, 130  # exit statuses; the second is a shell's for Ctrl-C
@@ -42,7 +40,8 @@ def run_benchmark(plan: Plan, command: Sequence[str] = TRAIN) -> int:
     Raises:
       ConfigError: the output folder holds other settings, cannot be written, or is in use.
     """
-    with _locked(plan.output) as lock, _Child(command, lock) as child:
+    make_folder(plan.output)
+    with locked(plan.output / ".lock") as lock, _Child(command, lock) as child:
         session = _Session(plan, child)
         session.run()
         content = session.gather()
@@ -116,8 +115,8 @@ class _Session:
             outcome = self.errors.get(run.name) or _scores(record)
             word = record["status"] if record["status"] in ("finished", "failed") else "stopped"
             print(
-                f"[{i + 1}/{count}] {word} {run.name} in {_clock(time.monotonic() - begin)} | {outcome} | "
-                f"elapsed {_clock(time.monotonic() - self.started)}, left {self._left()}",
+                f"[{i + 1}/{count}] {word} {run.name} in {clock(time.monotonic() - begin)} | {outcome} | "
+                f"elapsed {clock(time.monotonic() - self.started)}, left {self._left()}",
                 flush=True,
             )
 
@@ -170,7 +169,7 @@ class _Session:
         left = sum(run.config.train.frames - run.frames for run in runs)
         if left and not self.frames:
             return "unknown"
-        return f"about {_clock((time.monotonic() - self.started) / max(1, self.frames) * left)}"
+        return f"about {clock((time.monotonic() - self.started) / max(1, self.frames) * left)}"
 
 
 class _Child:
@@ -221,26 +220,6 @@ class _Child:
             self._process.send_signal(number)
 
 
-@contextlib.contextmanager
-def _locked(output: Path) -> Iterator[int]:
-    """Makes the output folder and holds it for this process and its children -> file descriptor of the lock."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock = os.open(output / ".lock", os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise ConfigError(f"{output} cannot be written ({error.strerror}); choose another --output") from None
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{output} is in use by another benchmark, or by a run that one left behind; wait for it"
-            ) from None
-        yield lock
-    finally:
-        os.close(lock)
-
-
 def _scores(record: Mapping[str, Any]) -> str:
     """A finished or stopped run in a few words."""
     if record["status"] != "finished":
@@ -249,9 +228,3 @@ def _scores(record: Mapping[str, Any]) -> str:
         f"{name} {record[name]['return_mean']:.1f} ± {record[name]['return_std']:.1f}" for name in ("deterministic", "sampled")
     )
     return ", ".join(policies)
-
-
-def _clock(seconds: float) -> str:
-    """h:mm:ss"""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

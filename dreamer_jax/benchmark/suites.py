@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dreamer_jax.announce import predicted_updates
-from dreamer_jax.core.config import Config, load_config
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.presets import load_config
 from dreamer_jax.envs import make_env
 from dreamer_jax.runs import open_run, read_evaluation
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_jax.core.config import Config, field_names
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.options import field_names
 from dreamer_jax.report.published import BIN_WIDTHS, benchmark
 from dreamer_jax.report.summary import Run
 from dreamer_jax.scores import binned_returns

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.files import write_json
 from dreamer_jax.report.aggregates import RESAMPLES, STATISTICS, Aggregate, Estimate, aggregate, require_rliable
 from dreamer_jax.report.comparison import Group, Panel, last_bin, make_panels, protocol_labels
 from dreamer_jax.report.html_parts import NOTHING, Markup, cell, name_cell, note, page, table
 from dreamer_jax.report.published import AGGREGATES, METHODS, RETURN_SCALE, methods_of, published_curves
 from dreamer_jax.report.summary import POLICIES, Run, device_name, file_name, summarise, summary_names, unused
-from dreamer_jax.runs import write_json
 
 SUITES = {"dmc_proprio": "DeepMind Control from state (proprio)", "dmc_vision": "DeepMind Control from pixels (vision)"}
 READING = (
