@@ -31,8 +31,8 @@ from dreamer_jax.core.errors import CheckpointError, DamagedError
 from dreamer_jax.core.files import as_arrays, write_arrays
 from dreamer_jax.core.text import brief, shown
 from dreamer_jax.host_state import FORMAT, HostState, read_host
-from dreamer_jax.replay import Replay
-from dreamer_jax.segments import Segments
+from dreamer_jax.replay.buffer import Replay
+from dreamer_jax.replay.store import Segments
 
 # Orbax logs through absl, and warns of every checkpoint without a score and of every folder opened for reading.
 logging.getLogger("absl").setLevel(logging.ERROR)

@@ -20,7 +20,7 @@ from dreamer_jax.agent.train_step import acting_params, compile_train_step
 from dreamer_jax.agent.types import ActingParams, AgentState, Batch, LatentState, Metrics, StoredLatent
 from dreamer_jax.core.config import Config
 from dreamer_jax.moment import AFTER_UPDATES
-from dreamer_jax.replay import Replay, Sequences
+from dreamer_jax.replay.buffer import Replay, Sequences
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from dreamer_jax.host_state import FORMAT, Counters, HostState
 from dreamer_jax.learner import Refused
 from dreamer_jax.metrics import FILE_NAME, RETURN_WINDOW, MetricsLog, read_metrics, truncate
 from dreamer_jax.plots import draw_curves
-from dreamer_jax.replay import Replay
+from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs import describe_environment
 
 

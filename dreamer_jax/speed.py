@@ -28,7 +28,7 @@ from dreamer_jax.evaluation import read_specs
 from dreamer_jax.flops import count_flops
 from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import FILE_NAME, read_metrics
-from dreamer_jax.replay import Replay, Sequences, predict_bytes
+from dreamer_jax.replay.buffer import Replay, Sequences, predict_bytes
 from dreamer_jax.runs import describe_environment
 
 POLICY_BATCHES = (1, 16)

@@ -31,7 +31,8 @@ from dreamer_jax.evaluation import Policy
 from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import Progress
 from dreamer_jax.moment import Moment, misfit
-from dreamer_jax.replay import Replay, TrainRatio
+from dreamer_jax.replay.buffer import Replay
+from dreamer_jax.replay.train_ratio import TrainRatio
 from dreamer_jax.seed_run import SeedRun
 
 SHOWN_LOSSES = ("loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value")

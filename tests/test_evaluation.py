@@ -25,7 +25,7 @@ from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.envs import env_seeds, make_env
 from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, evaluate, evaluate_run, load_policy, record_episode
-from dreamer_jax.replay import Replay
+from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs import open_run
 
 EVALUATE = Path(__file__).resolve().parent.parent / "scripts" / "evaluate.py"

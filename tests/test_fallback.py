@@ -148,7 +148,7 @@ def resources(*arguments, **options):
 @pytest.mark.parametrize(
     ("place", "failure", "message"),
     [
-        ("dreamer_jax.segments.write_arrays", full, "No space left on device"),
+        ("dreamer_jax.replay.store.write_arrays", full, "No space left on device"),
         ("dreamer_jax.checkpoint.write_arrays", full, "No space left on device"),
         ("orbax.checkpoint.CheckpointManager.save", full, "No space left on device"),
         ("orbax.checkpoint.CheckpointManager.wait_until_finished", resources, "RESOURCE_EXHAUSTED: Failed to write"),
@@ -228,7 +228,7 @@ def test_another_error_of_the_system_is_not_the_folders(tmp_path, monkeypatch):
     [
         ("dreamer_jax.seed_run.write_json", full, ConfigError, "No space left on device; make room, or choose another folder"),
         ("dreamer_jax.metrics.MetricsLog.__init__", full, ConfigError, "No space left on device; make room, or choose"),
-        ("dreamer_jax.replay.np.empty", full, ReplayError, "too much in memory"),
+        ("dreamer_jax.replay.buffer.np.empty", full, ReplayError, "too much in memory"),
     ],
 )
 def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, monkeypatch, place, failure, error, message):

@@ -32,7 +32,8 @@ from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, Repl
 from dreamer_jax.core.presets import CONFIG_FOLDER, read_yaml, write_yaml
 from dreamer_jax.metrics import COUNTERS, is_number, read_metrics, truncate
 from dreamer_jax.plots import draw_curves
-from dreamer_jax.replay import Replay, TrainRatio
+from dreamer_jax.replay.buffer import Replay
+from dreamer_jax.replay.train_ratio import TrainRatio
 from dreamer_jax.report.comparison import make_panels
 from dreamer_jax.report.summary import markdown_table, read_run, summarise
 from dreamer_jax.runs import create_run, open_run

@@ -21,7 +21,7 @@ from dreamer_jax.core.errors import DivergedError
 from dreamer_jax.core.spaces import ActionSpec
 from dreamer_jax.learner import Learner
 from dreamer_jax.metrics import read_metrics
-from dreamer_jax.replay import Replay
+from dreamer_jax.replay.buffer import Replay
 
 VERSIONS = {"v3": (helpers.CONFIG, True), "v1": (helpers.V1, False)}  # V1's policy gradient comes through the dynamics
 BAD = {

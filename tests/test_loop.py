@@ -31,7 +31,7 @@ from dreamer_jax.core.errors import CheckpointError, ConfigError
 from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import env_seeds, make_vector_env
 from dreamer_jax.metrics import MEASURED, read_metrics
-from dreamer_jax.replay import Replay
+from dreamer_jax.replay.buffer import Replay
 
 
 def rows_of(run: Path, kind: str | None = None) -> list[dict[str, Any]]:

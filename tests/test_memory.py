@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from dreamer_jax.core.memory import MIB, resident_memory
-from dreamer_jax.replay import Replay, predict_bytes
+from dreamer_jax.replay.buffer import Replay, predict_bytes
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 what = {"image": ObsSpec("image", (64, 64, 3))}, ActionSpec(discrete=False, size=2), None

@@ -12,7 +12,8 @@ import pytest
 
 from dreamer_jax.core.errors import ReplayError
 from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpec
-from dreamer_jax.replay import FLAGS, Replay, TrainRatio, predict_bytes
+from dreamer_jax.replay.buffer import FLAGS, Replay, predict_bytes
+from dreamer_jax.replay.train_ratio import TrainRatio
 
 OBS = {"env": ObsSpec("discrete", (), 100), "counter": ObsSpec("vector", (1,))}
 ACTION = ActionSpec(discrete=False, size=2)
@@ -173,7 +174,7 @@ FILL = """
 import resource
 from pathlib import Path
 import numpy as np
-from dreamer_jax.replay import Replay, predict_bytes
+from dreamer_jax.replay.buffer import Replay, predict_bytes
 from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpec
 
 def resident():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpec
-from dreamer_jax.replay import Replay
+from dreamer_jax.replay.buffer import Replay
 
 OBS = {"counter": ObsSpec("vector", ())}
 LATENT = LatentSpec(deter=2, stoch=3, classes=7, bfloat16=False)

@@ -17,7 +17,7 @@ from dreamer_jax.agent.train_step import compile_train_step, count_params, init_
 from dreamer_jax.agent.types import ReturnNorm
 from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
-from dreamer_jax.replay import Replay
+from dreamer_jax.replay.buffer import Replay
 
 DATA = golden.load("14_representation_losses_official_torch")
 DECODER_FREE = ("contrastive", "redundancy", "reward_only")

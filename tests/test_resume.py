@@ -218,7 +218,7 @@ def test_going_on_needs_no_other_programs(tmp_path, stop_at, monkeypatch):
 
 def test_the_replay_may_move_to_disk(tmp_path, stop_at, monkeypatch):
     """Saved in segments of a few records each; the run is the same, its latents and records included."""
-    monkeypatch.setattr("dreamer_jax.segments.SEGMENT_BYTES", 500)
+    monkeypatch.setattr("dreamer_jax.replay.store.SEGMENT_BYTES", 500)
     changes = {"train__frames": 60, "replay__context": 1, "env__num_envs": 2}
     whole = loop.train(tiny_config(tmp_path / "whole", **changes))
     stop_at(41)

@@ -147,7 +147,7 @@ import helpers, jax.numpy as jnp, numpy as np
 from functools import partial
 from dreamer_jax.agent import rssm
 from dreamer_jax.learner import Learner
-from dreamer_jax.replay import Replay
+from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.agent.train_step import init_agent
 nets = helpers.tiny_networks(True)
 settings = helpers.CONFIG.replay.model_copy(update=dict(batch_size=2, batch_length=5))

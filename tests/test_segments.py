@@ -5,10 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from dreamer_jax import segments
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
-from dreamer_jax.replay import Replay
-from dreamer_jax.segments import Segments
+from dreamer_jax.replay.buffer import Replay, store
+from dreamer_jax.replay.store import Segments
 
 RECORDS = 3  # in a segment
 
@@ -59,7 +58,7 @@ def test_whole_segments_are_written_before_anyone_saves(tmp_path, saving):
 
 def test_what_is_written_is_what_was_recorded(tmp_path, saving, monkeypatch):
     """The thread comes to it when the ring of four has gone round."""
-    later, write = threading.Event(), segments.write_arrays
+    later, write = threading.Event(), store.write_arrays
     monkeypatch.setattr(segments, "write_arrays", lambda *arguments: later.wait() and write(*arguments))
     memory = replay(4)
     for number in range(RECORDS):

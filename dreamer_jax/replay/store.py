@@ -10,7 +10,7 @@ import numpy as np
 
 from dreamer_jax.core.files import read_arrays, write_arrays
 from dreamer_jax.core.text import shown
-from dreamer_jax.replay import Replay
+from dreamer_jax.replay.buffer import Replay
 
 _NAME = re.compile(r"(\d+)-(\d+)\.npz")
 SEGMENT_BYTES = 2**28  # the most in a segment: it is in memory a second time while it is written
