@@ -12,7 +12,7 @@ from dreamer_jax.core.config import DEFAULT_PRESET, Config
 from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
 from dreamer_jax.core.options import parse_arguments
 from dreamer_jax.core.presets import load_config, preset_names
-from dreamer_jax.runs import UNUSABLE_CHECKPOINT
+from dreamer_jax.runs.folder import UNUSABLE_CHECKPOINT
 
 USAGE = """Trains a Dreamer agent.
 

@@ -16,9 +16,9 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.presets import load_config
 from dreamer_jax.evaluation import read_specs
 from dreamer_jax.learner import Learner
-from dreamer_jax.plots import BLUE, RED
 from dreamer_jax.replay.buffer import Replay
-from dreamer_jax.runs import describe_environment
+from dreamer_jax.runs.curves import BLUE, RED
+from dreamer_jax.runs.folder import describe_environment
 from dreamer_jax.speed import compare_with_matmul, fill, matmul_rate, measure_step
 
 SEEDS = "seeds"

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dreamer_jax.plots import BLUE, RED
+from dreamer_jax.runs.curves import BLUE, RED
 
 SHOWN_STEPS = (1, 2, 5, 10, 15, 20, 30, 40, 50)
 ACTORS = {"agent": "the agent's actions", "random": "random actions"}

@@ -17,15 +17,15 @@ from dreamer_jax.agent.networks import Networks, build_networks
 from dreamer_jax.agent.policy import Mode, initial_carry, policy_step
 from dreamer_jax.agent.train_step import acting_params, init_agent
 from dreamer_jax.agent.types import ActingParams, Params, PolicyCarry
-from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import Config, EnvConfig
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.files import check_writable, write_json
 from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
 from dreamer_jax.core.text import one_line
 from dreamer_jax.envs import env_seeds, make_env, make_vector_env
-from dreamer_jax.plots import write_video
-from dreamer_jax.runs import open_run
+from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.curves import write_video
+from dreamer_jax.runs.folder import open_run
 
 MAX_PARALLEL = 20
 # Training seeds lie below. Evaluations on the way choose the best checkpoint, so the one that judges it has other seeds.

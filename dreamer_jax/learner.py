@@ -19,8 +19,8 @@ from dreamer_jax.agent.networks import Networks
 from dreamer_jax.agent.train_step import acting_params, compile_train_step
 from dreamer_jax.agent.types import ActingParams, AgentState, Batch, LatentState, Metrics, StoredLatent
 from dreamer_jax.core.config import Config
-from dreamer_jax.moment import AFTER_UPDATES
 from dreamer_jax.replay.buffer import Replay, Sequences
+from dreamer_jax.runs.in_flight import AFTER_UPDATES
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ import numpy as np
 from dreamer_jax.agent.devices import compute_dtype, resolve_precision, select_device
 from dreamer_jax.agent.networks import build_networks, key_layers
 from dreamer_jax.agent.train_step import count_params
-from dreamer_jax.announce import describe_run
-from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, ConfigError, DamagedError, StorageError
 from dreamer_jax.core.files import check_writable, locked
 from dreamer_jax.core.presets import parse_config
 from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
 from dreamer_jax.evaluation import read_specs
-from dreamer_jax.runs import create_run, open_run
+from dreamer_jax.runs.budget import describe_run
+from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.folder import create_run, open_run
 from dreamer_jax.seed_run import begin_again
 from dreamer_jax.training import Training, go_on, stored_latent
 

@@ -27,9 +27,9 @@ from dreamer_jax.core.spaces import ObsSpec
 from dreamer_jax.evaluation import read_specs
 from dreamer_jax.flops import count_flops
 from dreamer_jax.learner import Learner
-from dreamer_jax.metrics import FILE_NAME, read_metrics
 from dreamer_jax.replay.buffer import Replay, Sequences, predict_bytes
-from dreamer_jax.runs import describe_environment
+from dreamer_jax.runs.folder import describe_environment
+from dreamer_jax.runs.metrics import FILE_NAME, read_metrics
 
 POLICY_BATCHES = (1, 16)
 REPLAY_SIZES = (10_000, 100_000, 1_000_000)  # records held

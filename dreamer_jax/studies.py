@@ -16,9 +16,9 @@ from dreamer_jax.benchmark.suites import make_plan, read_runs
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.files import make_folder, write_json
 from dreamer_jax.core.presets import load_config
-from dreamer_jax.metrics import FILE_NAME, RETURN_WINDOW, read_metrics
 from dreamer_jax.ppo import train_ppo
 from dreamer_jax.report.summary import find_runs, read_run, solved_at
+from dreamer_jax.runs.metrics import FILE_NAME, RETURN_WINDOW, read_metrics
 
 COLORS = ("#2166ac", "#c0392b", "#1b7837", "#7b3294", "#b8860b", "#555555")
 GRID = 200  # points of a curve

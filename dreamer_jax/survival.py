@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dreamer_jax.metrics import MEASURED, read_metrics
+from dreamer_jax.runs.metrics import MEASURED, read_metrics
 
 TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
 # A small agent with all that a run can lose: latents in the replay, an online queue, several environments, evaluations.

@@ -20,8 +20,6 @@ from dreamer_jax.agent.networks import Networks, build_networks, key_layers
 from dreamer_jax.agent.policy import compile_policy, initial_carry
 from dreamer_jax.agent.train_step import compile_init, count_params
 from dreamer_jax.agent.types import ActingParams, PolicyCarry
-from dreamer_jax.announce import describe_run
-from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ActionError, DivergedError, EnvError
 from dreamer_jax.core.memory import MIB, give_back_memory, resident_memory
@@ -29,10 +27,12 @@ from dreamer_jax.core.spaces import LatentSpec
 from dreamer_jax.envs import EpisodeState, Step, VectorEnv
 from dreamer_jax.evaluation import Policy
 from dreamer_jax.learner import Learner
-from dreamer_jax.metrics import Progress
-from dreamer_jax.moment import Moment, misfit
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.replay.train_ratio import TrainRatio
+from dreamer_jax.runs.budget import describe_run
+from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.in_flight import Moment, misfit
+from dreamer_jax.runs.metrics import Progress
 from dreamer_jax.seed_run import SeedRun
 
 SHOWN_LOSSES = ("loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dreamer_jax.core.presets import load_config, write_yaml
-from dreamer_jax.host_state import Counters, HostState
+from dreamer_jax.runs.counters import Counters, HostState
 
 VERSIONS = {"python": "3.11.7", "jax": "0.10.2"}
 

@@ -10,8 +10,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from dreamer_jax import training
-from dreamer_jax.checkpoint import Checkpoints
-from dreamer_jax.metrics import MEASURED, read_metrics
+from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.metrics import MEASURED, read_metrics
 
 
 def stop_next_run(patch: pytest.MonkeyPatch, frames: int) -> None:

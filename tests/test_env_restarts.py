@@ -20,7 +20,7 @@ from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import EpisodeState, Step, VectorEnv, make_vector_env, workers
 from dreamer_jax.envs.episodes import episode_seed, restart_seed
 from dreamer_jax.evaluation import _play
-from dreamer_jax.metrics import read_metrics
+from dreamer_jax.runs.metrics import read_metrics
 
 
 def opened(function: str, seeds=SEEDS, **options) -> contextlib.closing[VectorEnv]:

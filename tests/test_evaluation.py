@@ -19,14 +19,14 @@ from run_folders import empty_record
 
 from dreamer_jax import evaluation
 from dreamer_jax.agent.train_step import init_agent
-from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.envs import env_seeds, make_env
 from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, evaluate, evaluate_run, load_policy, record_episode
 from dreamer_jax.replay.buffer import Replay
-from dreamer_jax.runs import open_run
+from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.folder import open_run
 
 EVALUATE = Path(__file__).resolve().parent.parent / "scripts" / "evaluate.py"
 

@@ -14,10 +14,10 @@ from counting import tiny_config
 from stopping import assert_same, last, rows, stop_next_run
 
 from dreamer_jax import loop
-from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.errors import ConfigError, ReplayError
-from dreamer_jax.metrics import read_metrics
-from dreamer_jax.runs import create_run
+from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.folder import create_run
+from dreamer_jax.runs.metrics import read_metrics
 from dreamer_jax.seed_run import SeedRun
 
 CHANGES = {"function": "seeded_length", "train__frames": 60, "eval__every": 20, "replay__context": 1}
@@ -149,10 +149,10 @@ def resources(*arguments, **options):
     ("place", "failure", "message"),
     [
         ("dreamer_jax.replay.store.write_arrays", full, "No space left on device"),
-        ("dreamer_jax.checkpoint.write_arrays", full, "No space left on device"),
+        ("dreamer_jax.runs.checkpoint.write_arrays", full, "No space left on device"),
         ("orbax.checkpoint.CheckpointManager.save", full, "No space left on device"),
         ("orbax.checkpoint.CheckpointManager.wait_until_finished", resources, "RESOURCE_EXHAUSTED: Failed to write"),
-        ("dreamer_jax.metrics.MetricsLog.write", full, "No space left on device"),
+        ("dreamer_jax.runs.metrics.MetricsLog.write", full, "No space left on device"),
     ],
 )
 def test_a_full_disk_ends_the_run_in_one_line(tmp_path, whole, stop_after, place, failure, message):
@@ -197,7 +197,7 @@ def stop_after():
 HOLD = """
 import contextlib, sys, time
 from pathlib import Path
-from dreamer_jax.runs import lock_run
+from dreamer_jax.runs.folder import lock_run
 with contextlib.ExitStack() as stack:
     lock_run(Path(sys.argv[1]), stack)
     print("locked", flush=True)
@@ -218,7 +218,7 @@ def test_another_error_of_the_system_is_not_the_folders(tmp_path, monkeypatch):
     def failing(*arguments):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("dreamer_jax.metrics.MetricsLog.write", failing)
+    monkeypatch.setattr("dreamer_jax.runs.metrics.MetricsLog.write", failing)
     with pytest.raises(OSError, match="Too many open files"):
         loop.train(tiny_config(tmp_path, **CHANGES))
 
@@ -227,7 +227,7 @@ def test_another_error_of_the_system_is_not_the_folders(tmp_path, monkeypatch):
     ("place", "failure", "error", "message"),
     [
         ("dreamer_jax.seed_run.write_json", full, ConfigError, "No space left on device; make room, or choose another folder"),
-        ("dreamer_jax.metrics.MetricsLog.__init__", full, ConfigError, "No space left on device; make room, or choose"),
+        ("dreamer_jax.runs.metrics.MetricsLog.__init__", full, ConfigError, "No space left on device; make room, or choose"),
         ("dreamer_jax.replay.buffer.np.empty", full, ReplayError, "too much in memory"),
     ],
 )

@@ -27,16 +27,16 @@ from stopping import stop_next_run
 from dreamer_jax import loop
 from dreamer_jax.agent.train_step import init_agent
 from dreamer_jax.benchmark.suites import final_evaluation
-from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
 from dreamer_jax.core.presets import CONFIG_FOLDER, read_yaml, write_yaml
-from dreamer_jax.metrics import COUNTERS, is_number, read_metrics, truncate
-from dreamer_jax.plots import draw_curves
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.replay.train_ratio import TrainRatio
 from dreamer_jax.report.comparison import make_panels
 from dreamer_jax.report.summary import markdown_table, read_run, summarise
-from dreamer_jax.runs import create_run, open_run
+from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.curves import draw_curves
+from dreamer_jax.runs.folder import create_run, open_run
+from dreamer_jax.runs.metrics import COUNTERS, is_number, read_metrics, truncate
 from dreamer_jax.scores import binned_returns
 from dreamer_jax.seed_run import SeedRun
 from dreamer_jax.training import Training

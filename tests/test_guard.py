@@ -16,12 +16,12 @@ from dreamer_jax.agent import train_step
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import compile_train_step, init_agent
 from dreamer_jax.agent.types import ReturnNorm
-from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.errors import DivergedError
 from dreamer_jax.core.spaces import ActionSpec
 from dreamer_jax.learner import Learner
-from dreamer_jax.metrics import read_metrics
 from dreamer_jax.replay.buffer import Replay
+from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.metrics import read_metrics
 
 VERSIONS = {"v3": (helpers.CONFIG, True), "v1": (helpers.V1, False)}  # V1's policy gradient comes through the dynamics
 BAD = {

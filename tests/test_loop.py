@@ -25,13 +25,13 @@ from counting import INTERRUPTED_AT, tiny_config
 from dreamer_jax import learner as learner_module
 from dreamer_jax import loop, seed_run, training
 from dreamer_jax.agent.types import AgentState
-from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, ConfigError
 from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import env_seeds, make_vector_env
-from dreamer_jax.metrics import MEASURED, read_metrics
 from dreamer_jax.replay.buffer import Replay
+from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.metrics import MEASURED, read_metrics
 
 
 def rows_of(run: Path, kind: str | None = None) -> list[dict[str, Any]]:

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 from counting import tiny_config
 
-from dreamer_jax import announce, loop
+from dreamer_jax import loop
 from dreamer_jax.core import memory
 from dreamer_jax.core.memory import MIB, available_memory
+from dreamer_jax.runs import budget
 
 FILL = """
 import sys
@@ -93,7 +94,7 @@ RECORD = 27
 @pytest.mark.parametrize(("free", "warned"), [(2 * 1000 * RECORD, False), (2 * 1000 * RECORD - 1, True)])
 def test_a_replay_that_will_not_fit_into_memory_is_warned_of(tmp_path, monkeypatch, free, warned):
     """Two seeds of 1,000 records each; a budget of 5,000 frames fills them."""
-    monkeypatch.setattr(announce, "available_memory", lambda: free)
+    monkeypatch.setattr(budget, "available_memory", lambda: free)
     text = loop.describe(tiny_config(tmp_path, train__frames=5000), seeds=2)
     assert ("WARNING" in text) == warned
     assert ("MiB of memory, and 0 are available: set replay.storage to disk, or lower replay.capacity" in text) == warned
@@ -122,7 +123,7 @@ def test_what_a_run_has_written_already_needs_no_space(tmp_path, monkeypatch):
     (run / "replay").mkdir(parents=True)
     (run / "replay" / "000000000000-000000000500.npz").write_bytes(bytes(4000))
     config = tiny_config(tmp_path, train__frames=500, replay__storage="disk")
-    warned = partial(announce._warning, config, RECORD, 0, 1, [run])
+    warned = partial(budget._warning, config, RECORD, 0, 1, [run])
     assert least_space(monkeypatch, lambda: str(warned())) == RECORD * 500 - 4000
 
 
@@ -130,7 +131,7 @@ def least_space(monkeypatch, describe) -> int:
     """The free space [bytes] from which on `describe` does not warn."""
 
     def warns(free: int) -> bool:
-        monkeypatch.setattr(announce.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+        monkeypatch.setattr(budget.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
         text = describe()
         assert ("MiB on disk, and 0 are free in" in text) == ("WARNING" in text)
         return "WARNING" in text

@@ -11,10 +11,10 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from dreamer_jax import metrics, plots
 from dreamer_jax.core.config import Config, TrainConfig
 from dreamer_jax.core.errors import ConfigError
-from dreamer_jax.metrics import FILE_NAME, MetricsLog, Progress, read_metrics, truncate
+from dreamer_jax.runs import curves, metrics
+from dreamer_jax.runs.metrics import FILE_NAME, MetricsLog, Progress, read_metrics, truncate
 
 QUIET = Config(train=TrainConfig(tensorboard=False))
 
@@ -294,12 +294,12 @@ def test_bar_in_a_terminal(monkeypatch):
 
 
 def test_the_host_side_loads_no_jax():
-    code = "import sys, dreamer_jax.metrics, dreamer_jax.plots; sys.exit('jax' in sys.modules)"
+    code = "import sys, dreamer_jax.runs.metrics, dreamer_jax.runs.curves; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def curve_rows(episodes, updates):
-    losses = dict.fromkeys((*plots.MAIN_LOSSES, "loss/decoder/state"), 1.0) | {"loss/policy": -0.1, "resident_mib": 700.0}
+    losses = dict.fromkeys((*curves.MAIN_LOSSES, "loss/decoder/state"), 1.0) | {"loss/policy": -0.1, "resident_mib": 700.0}
     rows = [make_row(frames, **losses) for frames in range(10, 10 + updates)]
     rows += [make_row(10 * k, "episode", length=9, **{"return": float(k)}) for k in range(episodes)]
     return rows + [make_row(10 * k, "eval", return_mean=float(k), return_std=1.0) for k in range(episodes // 5)]
@@ -309,7 +309,7 @@ def curve_rows(episodes, updates):
 @pytest.mark.parametrize(("episodes", "updates"), [(0, 0), (0, 5), (1, 1), (1, 0), (200, 300)])
 def test_curves(tmp_path, episodes, updates):
     path = tmp_path / "curves.png"
-    plots.draw_curves(curve_rows(episodes, updates), path, "task")
+    curves.draw_curves(curve_rows(episodes, updates), path, "task")
     picture = iio.imread(path)
     assert picture.shape[:2] == (720, 2400)
     assert picture.std() > 5  # not blank
@@ -318,18 +318,18 @@ def test_curves(tmp_path, episodes, updates):
 @pytest.mark.filterwarnings("error")
 def test_curves_of_a_run_that_diverged(tmp_path):
     rows = [make_row(1, **{"loss/total": math.nan}), make_row(2, "episode", length=1, **{"return": math.nan})]
-    plots.draw_curves(rows, tmp_path / "curves.png", "task")
+    curves.draw_curves(rows, tmp_path / "curves.png", "task")
 
 
 def test_running_mean_looks_back_only():
     values = np.array([4.0, 2.0, np.nan, 6.0, 10.0])
-    np.testing.assert_allclose(plots.running_mean(values, 3), [4, 3, 3, 4, 8])
+    np.testing.assert_allclose(curves.running_mean(values, 3), [4, 3, 3, 4, 8])
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (63, 81), (400, 600)])
 def test_video_reads_back(tmp_path, caplog, height, width):
     frames = [np.full((height, width, 3), 20 * index, np.uint8) for index in range(12)]
-    plots.write_video(frames, tmp_path / "episode.mp4", fps=25)
+    curves.write_video(frames, tmp_path / "episode.mp4", fps=25)
     back = iio.imread(tmp_path / "episode.mp4", plugin="pyav")
     assert iio.immeta(tmp_path / "episode.mp4", plugin="pyav")["fps"] == 25
     assert len(back) == 12
@@ -344,4 +344,4 @@ def test_video_reads_back(tmp_path, caplog, height, width):
 )
 def test_video_refuses_what_is_no_picture(tmp_path, frames):
     with pytest.raises(ValueError, match="frame"):
-        plots.write_video(frames, tmp_path / "episode.mp4", fps=25)
+        curves.write_video(frames, tmp_path / "episode.mp4", fps=25)

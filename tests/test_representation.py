@@ -9,15 +9,15 @@ import pytest
 from golden_data import assert_close
 from run_folders import empty_record
 
-from dreamer_jax import checkpoint
 from dreamer_jax.agent import prototypes
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.representation import REDUNDANCY_WEIGHT, contrastive_loss, redundancy_loss
 from dreamer_jax.agent.train_step import compile_train_step, count_params, init_agent, total_loss
 from dreamer_jax.agent.types import ReturnNorm
-from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.replay.buffer import Replay
+from dreamer_jax.runs import checkpoint
+from dreamer_jax.runs.checkpoint import Checkpoints
 
 DATA = golden.load("14_representation_losses_official_torch")
 DECODER_FREE = ("contrastive", "redundancy", "reward_only")

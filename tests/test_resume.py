@@ -14,11 +14,11 @@ from counting import Counting, tiny_config
 from stopping import assert_same, last, rows, stop_next_run
 
 from dreamer_jax import loop
-from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.errors import ActionError, CheckpointError, EnvError
 from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import VectorEnv, make_vector_env
-from dreamer_jax.metrics import read_metrics
+from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.metrics import read_metrics
 from dreamer_jax.training import Training
 
 CASES = {

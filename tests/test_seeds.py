@@ -22,7 +22,7 @@ from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.train_step import compile_train_step, init_agent
 from dreamer_jax.core.errors import CheckpointError, ConfigError
 from dreamer_jax.evaluation import load_policy
-from dreamer_jax.metrics import Progress, read_metrics
+from dreamer_jax.runs.metrics import Progress, read_metrics
 
 SEEDS = 3
 

@@ -27,7 +27,7 @@ def add(memory: Replay, number: int) -> None:
 def small(monkeypatch):
     memory = replay(10)
     step_bytes = sum(values.nbytes for values in memory.storage.values()) // 10
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", RECORDS * step_bytes)
+    monkeypatch.setattr(store, "SEGMENT_BYTES", RECORDS * step_bytes)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_whole_segments_are_written_before_anyone_saves(tmp_path, saving):
 def test_what_is_written_is_what_was_recorded(tmp_path, saving, monkeypatch):
     """The thread comes to it when the ring of four has gone round."""
     later, write = threading.Event(), store.write_arrays
-    monkeypatch.setattr(segments, "write_arrays", lambda *arguments: later.wait() and write(*arguments))
+    monkeypatch.setattr(store, "write_arrays", lambda *arguments: later.wait() and write(*arguments))
     memory = replay(4)
     for number in range(RECORDS):
         add(memory, number)
@@ -87,7 +87,7 @@ def test_what_could_not_be_written_is_an_error(saving, monkeypatch, then):
     def full(*arguments):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(segments, "write_arrays", full)
+    monkeypatch.setattr(store, "write_arrays", full)
     memory = replay(10)
     for number in range(RECORDS):
         add(memory, number)

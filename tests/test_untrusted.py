@@ -16,13 +16,13 @@ import yaml
 from counting import tiny_config
 
 from dreamer_jax import loop
-from dreamer_jax.checkpoint import Checkpoints
 from dreamer_jax.core.errors import CheckpointError, ConfigError
 from dreamer_jax.core.presets import load_config, parse_config, read_yaml, write_yaml
 from dreamer_jax.evaluation import evaluate_run, load_policy, read_specs
-from dreamer_jax.metrics import read_metrics
 from dreamer_jax.report.summary import find_runs, markdown_table, read_runs, summarise
-from dreamer_jax.runs import create_run, open_run
+from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.folder import create_run, open_run
+from dreamer_jax.runs.metrics import read_metrics
 
 FRAMES = 200  # of the finished run
 

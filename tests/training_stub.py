@@ -18,8 +18,8 @@ from dreamer_jax.cli import run_command, training_request
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError
 from dreamer_jax.core.files import write_json
-from dreamer_jax.metrics import MetricsLog, truncate
-from dreamer_jax.runs import create_run, describe_environment, open_run
+from dreamer_jax.runs.folder import create_run, describe_environment, open_run
+from dreamer_jax.runs.metrics import MetricsLog, truncate
 
 stopped = []
 

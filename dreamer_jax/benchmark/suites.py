@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dreamer_jax.announce import predicted_updates
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.presets import load_config
 from dreamer_jax.envs import make_env
-from dreamer_jax.runs import open_run, read_evaluation
+from dreamer_jax.runs.budget import predicted_updates
+from dreamer_jax.runs.folder import open_run, read_evaluation
 
 # Tasks by their names in dm_control. The author's score files write them dmc_<name>.
 _PROPRIO = (

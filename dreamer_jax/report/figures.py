@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from dreamer_jax.metrics import RETURN_WINDOW
-from dreamer_jax.plots import running_mean
 from dreamer_jax.report.comparison import Group, Panel
 from dreamer_jax.report.published import METHODS, published_curves
+from dreamer_jax.runs.curves import running_mean
+from dreamer_jax.runs.metrics import RETURN_WINDOW
 
 COLORS = ("#2166ac", "#c0392b", "#1b7837", "#7b3294", "#b35806", "#00757a")
 LEGEND_WIDTH = 48  # longest line of a legend [characters]

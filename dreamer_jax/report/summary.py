@@ -9,8 +9,8 @@ import numpy as np
 
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
-from dreamer_jax.metrics import FILE_NAME, RETURN_WINDOW, read_metrics
-from dreamer_jax.runs import POLICIES, RESULTS, open_run, read_environment, read_evaluation
+from dreamer_jax.runs.folder import POLICIES, RESULTS, open_run, read_environment, read_evaluation
+from dreamer_jax.runs.metrics import FILE_NAME, RETURN_WINDOW, read_metrics
 
 COLUMNS = ("task", "preset", "seed", "frames", "updates", "solved at", *POLICIES, "minutes", "device")
 ENVIRONMENT = ("versions", "device", "machine", "cores", "git_commit")

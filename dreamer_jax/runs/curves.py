@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from dreamer_jax.metrics import RETURN_WINDOW
+from dreamer_jax.runs.metrics import RETURN_WINDOW
 
 MAIN_LOSSES = (
     "loss/total",

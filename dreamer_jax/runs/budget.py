@@ -8,7 +8,7 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.memory import MIB, available_memory
 from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpecs
 from dreamer_jax.replay.buffer import predict_bytes
-from dreamer_jax.runs import versions
+from dreamer_jax.runs.folder import versions
 
 
 def predicted_updates(config: Config) -> int:

@@ -13,7 +13,7 @@ from dreamer_jax.core.errors import ConfigError, RunError, StorageError
 from dreamer_jax.core.files import read_json
 from dreamer_jax.core.presets import read_config, write_yaml
 from dreamer_jax.core.text import brief, shown
-from dreamer_jax.metrics import COUNTERS, is_counter, is_number
+from dreamer_jax.runs.metrics import COUNTERS, is_counter, is_number
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "gymnasium", "dm_control", "mujoco", "numpy")
 POLICIES = ("deterministic", "sampled")

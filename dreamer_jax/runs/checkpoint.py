@@ -30,9 +30,9 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, DamagedError
 from dreamer_jax.core.files import as_arrays, write_arrays
 from dreamer_jax.core.text import brief, shown
-from dreamer_jax.host_state import FORMAT, HostState, read_host
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.replay.store import Segments
+from dreamer_jax.runs.counters import FORMAT, HostState, read_host
 
 # Orbax logs through absl, and warns of every checkpoint without a score and of every folder opened for reading.
 logging.getLogger("absl").setLevel(logging.ERROR)
