@@ -16,11 +16,11 @@ _EXPORTS = {
     "Config": "dreamer_jax.core.config",
     "ConfigError": "dreamer_jax.core.config",
     "load_config": "dreamer_jax.core.config",
-    "train": "dreamer_jax.loop",
-    "resume": "dreamer_jax.loop",
+    "train": "dreamer_jax.training.start",
+    "resume": "dreamer_jax.training.start",
     "make_env": "dreamer_jax.envs",
-    "evaluate": "dreamer_jax.evaluation",
-    "load_policy": "dreamer_jax.evaluation",
+    "evaluate": "dreamer_jax.play.evaluate",
+    "load_policy": "dreamer_jax.play.evaluate",
 }
 __all__ = ["__version__", *_EXPORTS]  # pyright: ignore[reportUnsupportedDunderAll]
 

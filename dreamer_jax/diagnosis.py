@@ -23,7 +23,7 @@ from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.files import make_folder, write_json
 from dreamer_jax.diagnosis_report import draw_comparison, draw_counterfactual, table
 from dreamer_jax.envs import env_seeds, make_env
-from dreamer_jax.evaluation import Agent, Policy, load_agent, load_policy
+from dreamer_jax.play.evaluate import Agent, Policy, load_agent, load_policy
 
 FIRST_SEED = 2**33  # neither training nor evaluations use it
 CONTEXT = 5  # records that are filtered before a state counts as known

@@ -24,12 +24,12 @@ from dreamer_jax.agent.train_step import compile_init, compile_train_step, train
 from dreamer_jax.agent.types import AgentState, Batch
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.spaces import ObsSpec
-from dreamer_jax.evaluation import read_specs
 from dreamer_jax.flops import count_flops
-from dreamer_jax.learner import Learner
+from dreamer_jax.play.evaluate import read_specs
 from dreamer_jax.replay.buffer import Replay, Sequences, predict_bytes
 from dreamer_jax.runs.folder import describe_environment
 from dreamer_jax.runs.metrics import FILE_NAME, read_metrics
+from dreamer_jax.training.learner import Learner
 
 POLICY_BATCHES = (1, 16)
 REPLAY_SIZES = (10_000, 100_000, 1_000_000)  # records held
@@ -282,7 +282,7 @@ def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str,
       decisions and updates per second after compilation, and the share of the time in which no update runs, from the time
       that one takes alone (`step_seconds`).
     """
-    from dreamer_jax import loop  # reads plots and logs, which the rest here does without
+    from dreamer_jax.training import start  # reads plots and logs, which the rest here does without
 
     replay = config.replay
     warmup = max(replay.prefill, replay.min_items + config.env.num_envs * (replay.batch_length + 1))
@@ -296,7 +296,7 @@ def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str,
         "eval": config.eval.model_copy(update={"every": 0, "final_episodes": 1, "video": False}),
     }
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        run = loop.train(config.model_copy(update={"runs": folder, **changes}))
+        run = start.train(config.model_copy(update={"runs": folder, **changes}))
         rows = [row for row in read_metrics(run / FILE_NAME) if row["kind"] == "train"]
     first, last = rows[len(rows) // 2], rows[-1]
     seconds = last["wall_seconds"] - first["wall_seconds"]

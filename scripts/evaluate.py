@@ -19,9 +19,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--video", action=argparse.BooleanOptionalAction, default=True, help="write a video of one episode")
     options = parser.parse_args(arguments)
 
-    from dreamer_jax import evaluation
+    from dreamer_jax.play import evaluate
 
-    evaluation.evaluate_run(
+    evaluate.evaluate_run(
         options.run,
         checkpoint=options.checkpoint,
         episodes=options.episodes,

@@ -9,16 +9,16 @@ def main(arguments: list[str]) -> None:
     from dreamer_jax.cli import training_request
 
     request = training_request(arguments)
-    from dreamer_jax import loop
     from dreamer_jax.agent.devices import keep_compiled_programs
+    from dreamer_jax.training.loop import start
 
     keep_compiled_programs()
     if request.runs:
-        loop.resume_seeds(request.runs)
+        start.resume_seeds(request.runs)
     elif request.dry:
-        print(loop.describe(request.config, request.seeds))
+        print(start.describe(request.config, request.seeds))
     else:
-        loop.train_seeds(request.config, request.seeds)
+        start.train_seeds(request.config, request.seeds)
 
 
 if __name__ == "__main__":

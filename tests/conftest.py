@@ -48,25 +48,25 @@ def _quick_programs() -> Iterator[None]:
     """Runs in one process that differ in nothing that is compiled share it, and need not trace it again."""
     from dreamer_jax.agent.policy import compile_policy
     from dreamer_jax.agent.train_step import compile_init, compile_train_step
-    from dreamer_jax.evaluation import compile_play
+    from dreamer_jax.play.evaluate import compile_play
 
     with pytest.MonkeyPatch.context() as patch:
         if helpers.WITHOUT_EMITTERS:
             patch.setattr("dreamer_jax.agent.train_step.compiler_options", lambda once=False: helpers.WITHOUT_EMITTERS)
             jax.block_until_ready(jax.numpy.zeros(()))  # XLA has read its flags: from here on they are for scripts alone
             patch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false")
-        patch.setattr("dreamer_jax.learner.compile_train_step", _once(compile_train_step))
-        patch.setattr("dreamer_jax.training.compile_init", _once(compile_init))
-        patch.setattr("dreamer_jax.training.compile_policy", _once(compile_policy))
-        patch.setattr("dreamer_jax.evaluation.compile_play", _once(compile_play))
+        patch.setattr("dreamer_jax.training.learner.compile_train_step", _once(compile_train_step))
+        patch.setattr("dreamer_jax.training.loop.compile_init", _once(compile_init))
+        patch.setattr("dreamer_jax.training.loop.compile_policy", _once(compile_policy))
+        patch.setattr("dreamer_jax.play.evaluate.compile_play", _once(compile_play))
         yield
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 200 frames in episodes of five, with everything that a run leaves behind. Copy it before changing it."""
-    from dreamer_jax import loop
+    from dreamer_jax.training import start
 
     runs = tmp_path_factory.mktemp("finished")
     changes = {"train__frames": 200, "eval__every": 80, "train__tensorboard": True, "eval__video": True}
-    return loop.train(tiny_config(runs, **changes))
+    return start.train(tiny_config(runs, **changes))

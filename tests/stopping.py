@@ -9,14 +9,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from dreamer_jax import training
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.metrics import MEASURED, read_metrics
+from dreamer_jax.training import loop
 
 
 def stop_next_run(patch: pytest.MonkeyPatch, frames: int) -> None:
     """The next run stops at `frames`, as at Ctrl-C; those after it do not."""
-    limit, retire = [frames], training.Training._retire
+    limit, retire = [frames], loop.Training._retire
 
     def stopping(self):
         retire(self)
@@ -24,7 +24,7 @@ def stop_next_run(patch: pytest.MonkeyPatch, frames: int) -> None:
             self.stop_requested = True
             limit.clear()
 
-    patch.setattr(training.Training, "_retire", stopping)
+    patch.setattr(loop.Training, "_retire", stopping)
 
 
 def rows(run: Path) -> list[dict]:

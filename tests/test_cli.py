@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from counting import TINY
 
-from dreamer_jax import loop
 from dreamer_jax.cli import Request, run_command, training_request
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
+from dreamer_jax.training import start
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -70,7 +70,7 @@ def test_an_interrupt_is_no_traceback(capsys):
 
 def train(arguments: list[str]) -> None:
     request = training_request(arguments)
-    loop.resume_seeds(request.runs) if request.runs else loop.train_seeds(request.config, request.seeds)
+    start.resume_seeds(request.runs) if request.runs else start.train_seeds(request.config, request.seeds)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_dry_run_says_the_budget_and_trains_nothing(preset, expected, capsys, tm
     monkeypatch.chdir(tmp_path)
     request = training_request(["--preset", preset, "--dry-run"])
     assert request.dry
-    text = loop.describe(request.config)
+    text = start.describe(request.config)
     for words in expected:
         assert words in text
     assert not any(tmp_path.iterdir())
@@ -171,7 +171,7 @@ def test_the_start_says_what_goes_where():
     pytest.importorskip("dm_control")
 
     def described(*options):
-        return loop.describe(training_request(["--preset", "dmc_proprio_cpu", *options, "--dry-run"]).config)
+        return start.describe(training_request(["--preset", "dmc_proprio_cpu", *options, "--dry-run"]).config)
 
     both = described("--env.obs", "both", "--model.encoder_keys", "image|velocity", "--model.decoder_keys", "velocity")
     rows = [line.split() for line in both.splitlines()]

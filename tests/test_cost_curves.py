@@ -10,7 +10,7 @@ from dreamer_jax import cost_curves
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import init_params
 from dreamer_jax.core.presets import load_config
-from dreamer_jax.evaluation import read_specs
+from dreamer_jax.play.evaluate import read_specs
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from dreamer_jax.agent import distributions, rssm
 from dreamer_jax.agent.behavior import outcomes
 from dreamer_jax.agent.networks import apply
 from dreamer_jax.core.errors import ConfigError
-from dreamer_jax.evaluation import load_agent, load_policy
+from dreamer_jax.play.evaluate import load_agent, load_policy
 
 DIAGNOSE = Path(__file__).resolve().parent.parent / "scripts" / "diagnose.py"
 

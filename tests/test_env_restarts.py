@@ -13,14 +13,14 @@ import pytest
 from counting import tiny_config
 from failing import SEEDS
 
-from dreamer_jax import loop, training
 from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import EpisodeState, Step, VectorEnv, make_vector_env, workers
 from dreamer_jax.envs.episodes import episode_seed, restart_seed
-from dreamer_jax.evaluation import _play
+from dreamer_jax.play.evaluate import _play
 from dreamer_jax.runs.metrics import read_metrics
+from dreamer_jax.training import loop, start
 
 
 def opened(function: str, seeds=SEEDS, **options) -> contextlib.closing[VectorEnv]:
@@ -225,10 +225,10 @@ def test_an_evaluation_does_not_count_a_cut_episode():
 
 def test_training_goes_on_past_a_killed_process(tmp_path, capsys, monkeypatch):
     """To its last frame; the cut episode is truncated, not terminal. The run can go on under other limits."""
-    trainings, train = [], training.Training.train
-    monkeypatch.setattr(training.Training, "train", lambda self: trainings.append(self) or train(self))
+    trainings, train = [], loop.Training.train
+    monkeypatch.setattr(loop.Training, "train", lambda self: trainings.append(self) or train(self))
     changes = {"env__task": "import:failing:killed_alone", "env__processes": True, "eval__final_episodes": 1}
-    run = loop.train(tiny_config(tmp_path, train__frames=40, **changes))
+    run = start.train(tiny_config(tmp_path, train__frames=40, **changes))
     assert capsys.readouterr().out.count("is started anew (restart 1 of 10)") == 1
     rows = read_metrics(run / "metrics.jsonl")
     assert rows[-1]["frames"] == 40
@@ -248,13 +248,13 @@ def test_training_goes_on_past_a_killed_process(tmp_path, capsys, monkeypatch):
     values["train"]["frames"] = 50
     values["env"] |= {"timeout": 100.0, "restarts": 3}
     write_yaml(parse_config(values, "test"), run / "config.yaml")
-    loop.resume(run)
+    start.resume(run)
     assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 50
 
 
 def test_a_process_that_dies_before_a_checkpoint_does_not_prevent_it(tmp_path, monkeypatch):
     """Two steps into an episode of five at frame 32; the run that goes on begins another, and counts it from its beginning."""
-    retire = training.Training._retire
+    retire = loop.Training._retire
 
     def stopping(self):
         retire(self)
@@ -266,10 +266,10 @@ def test_a_process_that_dies_before_a_checkpoint_does_not_prevent_it(tmp_path, m
 
     changes = {"env__processes": True, "train__frames": 50, "eval__final_episodes": 1}
     with monkeypatch.context() as patch:
-        patch.setattr(training.Training, "_retire", stopping)
-        run = loop.train(tiny_config(tmp_path, **changes))
+        patch.setattr(loop.Training, "_retire", stopping)
+        run = start.train(tiny_config(tmp_path, **changes))
     assert (run / "moments" / "32.npz").exists()
-    loop.resume(run)
+    start.resume(run)
     rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "episode"]
     assert [row["frames"] for row in rows] == [5, 10, 15, 20, 25, 30, 37, 42, 47]
     assert {(row["return"], row["length"]) for row in rows} == {(15.0, 5)}

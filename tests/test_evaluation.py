@@ -17,13 +17,12 @@ import pytest
 from counting import Counting
 from run_folders import empty_record
 
-from dreamer_jax import evaluation
 from dreamer_jax.agent.train_step import init_agent
 from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.envs import env_seeds, make_env
-from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, evaluate, evaluate_run, load_policy, record_episode
+from dreamer_jax.play.evaluate import EVALUATION_SEED, SELECTION_SEED, evaluate, evaluate_run, load_policy, record_episode
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.folder import open_run
@@ -202,7 +201,7 @@ def test_exactly_the_asked_number_of_episodes(episodes):
 
 def test_short_episodes_are_not_preferred(monkeypatch):
     """Two environments, of 2 and 9 steps: five episodes are three of one and two of the other, however fast each is."""
-    monkeypatch.setattr(evaluation, "MAX_PARALLEL", 2)
+    monkeypatch.setattr("dreamer_jax.play.evaluate.MAX_PARALLEL", 2)
     monkeypatch.setattr("counting._TURN", iter(range(2)))
     result = evaluate(FirstChoice(), EnvConfig(task="import:counting:short_or_long"), 5, seed=0)
     assert sorted(result["lengths"]) == [2, 2, 2, 9, 9]
@@ -233,7 +232,7 @@ def test_an_environment_without_pictures_has_no_video(policy, capsys, tmp_path):
     env = EnvConfig(task="import:counting:six")
     with pytest.raises(ConfigError, match="cannot render"):
         record_episode(policy, env, seed=0)
-    evaluation.write_episode(policy, env, 0, tmp_path / "x.mp4")
+    evaluate.write_episode(policy, env, 0, tmp_path / "x.mp4")
     assert "no video: " in capsys.readouterr().out
     assert not (tmp_path / "x.mp4").exists()
 
@@ -248,7 +247,7 @@ def test_a_video_that_fails_costs_nothing_else(policy, capsys, tmp_path, monkeyp
         return np.zeros((8, 8), np.uint8)
 
     monkeypatch.setattr(Counting, "render", render)
-    evaluation.write_episode(policy, policy.config.env, 0, tmp_path / "x.mp4")
+    evaluate.write_episode(policy, policy.config.env, 0, tmp_path / "x.mp4")
     assert capsys.readouterr().out.count("\n") == 1
     assert not (tmp_path / "x.mp4").exists()
 

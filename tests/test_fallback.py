@@ -13,12 +13,12 @@ import pytest
 from counting import tiny_config
 from stopping import assert_same, last, rows, stop_next_run
 
-from dreamer_jax import loop
 from dreamer_jax.core.errors import ConfigError, ReplayError
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.folder import create_run
 from dreamer_jax.runs.metrics import read_metrics
-from dreamer_jax.seed_run import SeedRun
+from dreamer_jax.training import start
+from dreamer_jax.training.seed_run import SeedRun
 
 CHANGES = {"function": "seeded_length", "train__frames": 60, "eval__every": 20, "replay__context": 1}
 
@@ -26,7 +26,7 @@ CHANGES = {"function": "seeded_length", "train__frames": 60, "eval__every": 20, 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """The run in one go."""
-    return loop.train(tiny_config(tmp_path_factory.mktemp("whole"), **CHANGES))
+    return start.train(tiny_config(tmp_path_factory.mktemp("whole"), **CHANGES))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def stopped(tmp_path_factory) -> Path:
     """The run stopped at frame 51, with checkpoints there, at 40, and perhaps a better one at 20."""
     with pytest.MonkeyPatch.context() as patch:
         stop_next_run(patch, 51)
-        return loop.train(tiny_config(tmp_path_factory.mktemp("stopped"), **CHANGES))
+        return start.train(tiny_config(tmp_path_factory.mktemp("stopped"), **CHANGES))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def damage(run: Path, what: str) -> None:
 def test_the_checkpoint_before_a_damaged_one_is_taken(run, whole, what, capsys):
     """And from there the run is the same to the bit; the damaged one is not thrown away."""
     damage(run, what)
-    loop.resume(run)
+    start.resume(run)
     output = capsys.readouterr().out
     assert "Looking for an older checkpoint" in output
     assert str(run / "replay" if "segment" in what else run / "checkpoints" / "51") in output
@@ -81,7 +81,7 @@ def test_halves_of_files_are_recognised(run, whole):
         path.write_bytes(b"PK")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "fra')
-    loop.resume(run)
+    start.resume(run)
     assert rows(run) == rows(whole)
     assert_same(last(run), last(whole))
     assert not [path for path in run.rglob("*") if "tmp" in path.name]
@@ -104,14 +104,14 @@ def test_rows_at_the_frame_of_a_checkpoint_come_once(run, whole):
     row = path.read_bytes().splitlines(keepends=True)[-1]
     assert read_metrics(path)[-1]["frames"] <= 51
     path.write_bytes(path.read_bytes() + row)
-    loop.resume(run)
+    start.resume(run)
     assert rows(run) == rows(whole)
 
 
 def test_records_between_the_best_checkpoint_and_the_newest_are_not_kept(tmp_path, monkeypatch):
     """A ring of 30 records, and an agent that gets worse: the newest two checkpoints and the first, with what they ask for."""
     monkeypatch.setattr(SeedRun, "evaluate", lambda self, policy: (-self.counters.frames, "worse"))
-    run = loop.train(tiny_config(tmp_path, **{**CHANGES, "train__frames": 200, "replay__capacity": 30}))
+    run = start.train(tiny_config(tmp_path, **{**CHANGES, "train__frames": 200, "replay__capacity": 30}))
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         ends = [checkpoints.restore_host(frames).replay_end for frames in checkpoints.steps()]
     assert len(ends) == 3
@@ -120,7 +120,7 @@ def test_records_between_the_best_checkpoint_and_the_newest_are_not_kept(tmp_pat
     # What the checkpoint before these asked for went or goes with the next one.
     assert not [span for span in spans if span[0] >= ends[0] and span[1] <= ends[1] - 60]
     shutil.rmtree(run / "checkpoints" / str(max(int(path.name) for path in (run / "checkpoints").iterdir())))
-    loop.resume(run)  # the one before has its records
+    start.resume(run)  # the one before has its records
 
 
 def test_a_run_without_a_checkpoint_begins_again(tmp_path, whole, capsys):
@@ -130,7 +130,7 @@ def test_a_run_without_a_checkpoint_begins_again(tmp_path, whole, capsys):
     shutil.copytree(whole / "replay", run / "replay")
     shutil.copy(whole / "metrics.jsonl", run)
     (run / "checkpoints" / "20.orbax-checkpoint-tmp-1").mkdir(parents=True)
-    loop.resume(run)
+    start.resume(run)
     assert f"{run} has no checkpoint yet: it begins again" in capsys.readouterr().out
     assert (run / "set_aside" / "0" / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert rows(run) == rows(whole)
@@ -159,14 +159,14 @@ def test_a_full_disk_ends_the_run_in_one_line(tmp_path, whole, stop_after, place
     """After the checkpoint at 20 it is full; with room again the run goes on from there and is the same."""
     stop_after(20, place, failure)
     with pytest.raises(ConfigError) as refused:
-        loop.train(tiny_config(tmp_path, **CHANGES))
+        start.train(tiny_config(tmp_path, **CHANGES))
     [run] = (tmp_path / "import_counting_seeded_length").iterdir()
     text = str(refused.value)
     assert message in text
     assert f"and what was saved before is whole. Make room, then: python scripts/train.py --resume {run}" in text
     assert "\n" not in text
     stop_after(None)
-    loop.resume(run)
+    start.resume(run)
     assert rows(run) == rows(whole)
     assert_same(last(run), last(whole))
 
@@ -206,11 +206,11 @@ with contextlib.ExitStack() as stack:
 
 
 def test_a_disk_that_is_full_when_a_run_goes_on_is_told_in_one_line(run, whole, monkeypatch):
-    monkeypatch.setattr("dreamer_jax.seed_run.write_json", full)
+    monkeypatch.setattr("dreamer_jax.training.seed_run.write_json", full)
     with pytest.raises(ConfigError, match="No space left on device; the run has ended, and what was saved before is whole"):
-        loop.resume(run)
+        start.resume(run)
     monkeypatch.undo()
-    loop.resume(run)
+    start.resume(run)
     assert rows(run) == rows(whole)
 
 
@@ -220,13 +220,18 @@ def test_another_error_of_the_system_is_not_the_folders(tmp_path, monkeypatch):
 
     monkeypatch.setattr("dreamer_jax.runs.metrics.MetricsLog.write", failing)
     with pytest.raises(OSError, match="Too many open files"):
-        loop.train(tiny_config(tmp_path, **CHANGES))
+        start.train(tiny_config(tmp_path, **CHANGES))
 
 
 @pytest.mark.parametrize(
     ("place", "failure", "error", "message"),
     [
-        ("dreamer_jax.seed_run.write_json", full, ConfigError, "No space left on device; make room, or choose another folder"),
+        (
+            "dreamer_jax.training.seed_run.write_json",
+            full,
+            ConfigError,
+            "No space left on device; make room, or choose another folder",
+        ),
         ("dreamer_jax.runs.metrics.MetricsLog.__init__", full, ConfigError, "No space left on device; make room, or choose"),
         ("dreamer_jax.replay.buffer.np.empty", full, ReplayError, "too much in memory"),
     ],
@@ -234,7 +239,7 @@ def test_another_error_of_the_system_is_not_the_folders(tmp_path, monkeypatch):
 def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, monkeypatch, place, failure, error, message):
     monkeypatch.setattr(place, failure)
     with pytest.raises(error, match=message):
-        loop.train(tiny_config(tmp_path, **CHANGES))
+        start.train(tiny_config(tmp_path, **CHANGES))
     monkeypatch.undo()
     assert not list((tmp_path / "import_counting_seeded_length").iterdir())
 
@@ -248,9 +253,9 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
     with pytest.raises(
         ConfigError, match=rf"{run} is being trained by process {first.pid} on .+; wait until it ends, or stop it"
     ):
-        loop.resume(run)
+        start.resume(run)
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert str(first.pid) in (run / "lock").read_text()
-    loop.resume(run)
+    start.resume(run)
     assert (run / "evaluation.json").exists()

@@ -24,7 +24,6 @@ from counting import tiny_config
 from run_folders import make_run
 from stopping import stop_next_run
 
-from dreamer_jax import loop
 from dreamer_jax.agent.train_step import init_agent
 from dreamer_jax.benchmark.suites import final_evaluation
 from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
@@ -38,8 +37,9 @@ from dreamer_jax.runs.curves import draw_curves
 from dreamer_jax.runs.folder import create_run, open_run
 from dreamer_jax.runs.metrics import COUNTERS, is_number, read_metrics, truncate
 from dreamer_jax.scores import binned_returns
-from dreamer_jax.seed_run import SeedRun
-from dreamer_jax.training import Training
+from dreamer_jax.training import start
+from dreamer_jax.training.loop import Training
+from dreamer_jax.training.seed_run import SeedRun
 
 SCALE = int(os.environ.get("FUZZ", "1"))
 STOPPED_AT = 34
@@ -279,7 +279,7 @@ def training(tmp_path_factory) -> Iterator[Training]:
     changes = {"replay__context": 1, "replay__online": True, "env__num_envs": 2, "eval__every": 20, "train__frames": 60}
     config = tiny_config(tmp_path_factory.mktemp("stopped"), **changes, precision="float32")
     with contextlib.ExitStack() as stack:
-        training = Training([config], [create_run(config)], [None], loop._open_envs(stack, [config], [0]), stack)
+        training = Training([config], [create_run(config)], [None], start._open_envs(stack, [config], [0]), stack)
         with pytest.MonkeyPatch.context() as patch:
             stop_next_run(patch, STOPPED_AT)
             [run] = training.train()

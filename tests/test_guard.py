@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from counting import tiny_config
 
-from dreamer_jax import loop
 from dreamer_jax.agent import train_step
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import compile_train_step, init_agent
 from dreamer_jax.agent.types import ReturnNorm
 from dreamer_jax.core.errors import DivergedError
 from dreamer_jax.core.spaces import ActionSpec
-from dreamer_jax.learner import Learner
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.metrics import read_metrics
+from dreamer_jax.training import start
+from dreamer_jax.training.learner import Learner
 
 VERSIONS = {"v3": (helpers.CONFIG, True), "v1": (helpers.V1, False)}  # V1's policy gradient comes through the dynamics
 BAD = {
@@ -208,7 +208,7 @@ def spoil(monkeypatch):
 def test_a_run_leaves_out_bad_updates_and_keeps_their_batches(tmp_path, spoil, capsys):
     """The third and the last update of nine."""
     spoil([3, 9])
-    run = loop.train(tiny_config(tmp_path, train__frames=48, replay__context=1))
+    run = start.train(tiny_config(tmp_path, train__frames=48, replay__context=1))
     output = capsys.readouterr().out
     rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "train"]
     assert rows[-1]["updates"] == 9
@@ -230,13 +230,13 @@ def test_a_run_stops_after_the_limit_and_can_go_on(tmp_path, spoil):
     """Two are allowed: the third stops it, with a checkpoint of the agent from before them."""
     spoil([4, 5, 6])
     with pytest.raises(DivergedError, match=r"3 updates had a loss or gradients that are not finite, more than .*limit=2"):
-        loop.train(tiny_config(tmp_path, train__frames=80, train__refused_limit=2))
+        start.train(tiny_config(tmp_path, train__frames=80, train__refused_limit=2))
     [run] = (tmp_path / "import_counting_five").iterdir()
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         [frames] = checkpoints.steps()
         assert 30 < frames < 50
         assert checkpoints.restore_moment(frames, _no_latents()) is not None
-    loop.resume(run)
+    start.resume(run)
     rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "train"]
     assert rows[-1]["frames"] == 80
     assert all(np.isfinite(row["loss/total"]) for row in rows)

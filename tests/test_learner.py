@@ -12,8 +12,8 @@ import pytest
 from dreamer_jax.agent import rssm
 from dreamer_jax.agent.policy import compile_policy, initial_carry
 from dreamer_jax.agent.train_step import init_agent
-from dreamer_jax.learner import Learner
 from dreamer_jax.replay.buffer import Replay
+from dreamer_jax.training.learner import Learner
 
 LENGTH = 5
 

@@ -22,8 +22,6 @@ import numpy as np
 import pytest
 from counting import INTERRUPTED_AT, tiny_config
 
-from dreamer_jax import learner as learner_module
-from dreamer_jax import loop, seed_run, training
 from dreamer_jax.agent.types import AgentState
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, ConfigError
@@ -32,6 +30,8 @@ from dreamer_jax.envs import env_seeds, make_vector_env
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.metrics import MEASURED, read_metrics
+from dreamer_jax.training import learner as learner_module
+from dreamer_jax.training import loop, seed_run, start
 
 
 def rows_of(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def test_the_newest_checkpoints_are_kept_and_replay_is_shared_between_them(finis
 
 def test_the_seed_decides_everything(finished_run, tmp_path):
     changes = {"train__frames": 200, "eval__every": 80}
-    again = loop.train(tiny_config(tmp_path, **changes))
+    again = start.train(tiny_config(tmp_path, **changes))
     one, two = ([{k: v for k, v in row.items() if k not in MEASURED} for row in rows_of(run)] for run in (finished_run, again))
     assert one == two
     with contextlib.closing(Checkpoints(finished_run)) as first, contextlib.closing(Checkpoints(again)) as second:
@@ -199,7 +199,7 @@ def test_frames_decisions_records_and_updates(
     tmp_path, without_learning, function, envs, repeat, ratio, decisions, records, updates
 ):
     changes = {"env__num_envs": envs, "env__action_repeat": repeat, "replay__train_ratio": ratio, "train__frames": 60}
-    run = loop.train(tiny_config(tmp_path, function, **changes))
+    run = start.train(tiny_config(tmp_path, function, **changes))
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         assert checkpoints.steps() == [60]
     host = saved_host(run)
@@ -217,13 +217,13 @@ def test_frames_decisions_records_and_updates(
 def test_a_row_says_how_long_training_waited_for_checkpoints(tmp_path, without_learning, monkeypatch):
     """Half a second at frames 20 and 40, after the rows of these frames."""
     monkeypatch.setattr(Checkpoints, "save", lambda *_: time.sleep(0.5))
-    run = loop.train(tiny_config(tmp_path, train__frames=60, eval__every=20))
+    run = start.train(tiny_config(tmp_path, train__frames=60, eval__every=20))
     waited = column(rows_of(run, "train"), "checkpoint_seconds")
     assert [int(seconds / 0.5) for seconds in waited] == [0, 1, 1]
 
 
 def test_a_run_too_short_to_learn_still_ends_well(tmp_path, without_learning):
-    run = loop.train(tiny_config(tmp_path, train__frames=10))
+    run = start.train(tiny_config(tmp_path, train__frames=10))
     host = saved_host(run)
     assert (host["counters"]["updates"], host["train_ratio"]) == (0, None)
     assert {row["kind"] for row in rows_of(run)} == {"episode", "eval"}
@@ -231,7 +231,7 @@ def test_a_run_too_short_to_learn_still_ends_well(tmp_path, without_learning):
 
 def test_continuous_actions(tmp_path):
     config = tiny_config(tmp_path, env__task="gym:Pendulum-v1", train__frames=60, eval__final_episodes=1)
-    run = loop.train(config)
+    run = start.train(config)
     assert run.parent.name == "gym_Pendulum-v1"
     train = rows_of(run, "train")
     assert train[-1]["updates"] == 1 + (60 - 23) // 4  # an episode of 200 decisions: no reset on the way
@@ -244,7 +244,7 @@ def test_continuous_actions(tmp_path):
 def test_training_waits_for_the_random_decisions(tmp_path):
     """The first decisions are random; nothing is learned before they are all taken, and then `pretrain` updates come."""
     options = {"replay__prefill": 30, "replay__pretrain": 7, "train__frames": 31}
-    run = loop.train(tiny_config(tmp_path, **options))
+    run = start.train(tiny_config(tmp_path, **options))
     counters = saved_host(run)["counters"]
     assert (counters["decisions"], counters["updates"]) == (31, 7)
 
@@ -266,10 +266,10 @@ def test_older_versions_train_and_resume(tmp_path, version):
         older |= {"behavior__returns": "own_reward_after_start", "behavior__dynamics_share": 1, "behavior__exploration": 0.3}
     else:
         older |= {"model__core": "layer_norm_gru", "behavior__returns": "own_reward", "behavior__bootstrap": "slow_critic"}
-    run = loop.train(tiny_config(tmp_path, **older, train__frames=40))
+    run = start.train(tiny_config(tmp_path, **older, train__frames=40))
     config = read_yaml(run / "config.yaml")
     write_yaml(parse_config({**config, "train": {**config["train"], "frames": 60}}, "longer"), run / "config.yaml")
-    loop.resume(run)
+    start.resume(run)
     counters = saved_host(run)["counters"]
     assert counters["frames"] == 60
     losses = column(rows_of(run, "train"), "loss/total")
@@ -278,9 +278,9 @@ def test_older_versions_train_and_resume(tmp_path, version):
 
 
 def test_every_passes_multiples_once():
-    every = training.Every(10, start=25)
+    every = loop.Every(10, start=25)
     assert [count for count in (25, 29, 30, 31, 39, 52, 59, 60) if every(count)] == [30, 52, 60]
-    assert not any(training.Every(0, start=0)(count) for count in range(100))
+    assert not any(loop.Every(0, start=0)(count) for count in range(100))
 
 
 # Interruption and resumption
@@ -300,7 +300,7 @@ def stopped(tmp_path_factory):
     handler = signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
         patch.setattr(Checkpoints, "save", spy)
-        run = loop.train(run_config)
+        run = start.train(run_config)
     assert signal.getsignal(signal.SIGINT) is handler
     return SimpleNamespace(run=run, output=output.getvalue(), saved=saved)
 
@@ -317,7 +317,7 @@ def resumed(stopped, tmp_path_factory):
     run = Path(shutil.copytree(stopped.run, tmp_path_factory.mktemp("resumed") / stopped.run.name))
     started = SimpleNamespace()
 
-    class Spy(training.Learner):
+    class Spy(loop.Learner):
         def __init__(self, nets, config, states, replays):
             (state,), (replay,) = states, replays
             started.state, started.replay = leaves(state), replay.read(0, replay.added)
@@ -325,8 +325,8 @@ def resumed(stopped, tmp_path_factory):
             super().__init__(nets, config, states, replays)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
-        patch.setattr(training, "Learner", Spy)
-        assert loop.resume(run) == run
+        patch.setattr(loop, "Learner", Spy)
+        assert start.resume(run) == run
     return SimpleNamespace(run=run, started=started, output=output.getvalue())
 
 
@@ -406,7 +406,7 @@ def empty_replay(config: Config) -> Replay:
 def test_rows_and_records_of_a_killed_run_are_forgotten(stopped_run, without_learning):
     """A kill after frame 40: the newest checkpoint is older than rows and replay segments."""
     shutil.rmtree(stopped_run / "checkpoints" / str(INTERRUPTED_AT))
-    loop.resume(stopped_run)
+    start.resume(stopped_run)
     assert column(rows_of(stopped_run, "train"), "frames") == [20, 40, 60]  # no update after
     host = saved_host(stopped_run)
     assert (host["counters"]["frames"], host["replay_end"]) == (62, 47 + 27)  # with the record of frame 40 and 4 resets
@@ -421,7 +421,7 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(finished_run, tmp_path
     shutil.rmtree(run / "videos")
     config = tiny_config(tmp_path, precision="float32", train__frames=200, eval__every=80)
     write_yaml(config, run / "config.yaml")
-    loop.resume(run)
+    start.resume(run)
     assert column(rows_of(run, "eval"), "frames") == [80, 160, 200]
     assert column(rows_of(run, "train"), "frames") == column(rows_of(finished_run, "train"), "frames")
 
@@ -432,14 +432,14 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(finished_run, tmp_path
 def test_a_checkpoint_of_another_model_is_refused(stopped_run):
     config = (stopped_run / "config.yaml").read_text()
     (stopped_run / "config.yaml").write_text(config.replace("deter: 16", "deter: 32"))
-    message = refusal(loop.resume, stopped_run, CheckpointError)
+    message = refusal(start.resume, stopped_run, CheckpointError)
     assert "model.deter: 16 in the checkpoint, 32 in config.yaml" in message
     assert str(stopped_run / "checkpoints" / "43") in message
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    assert f"{tmp_path} is not a run" in refusal(loop.resume, tmp_path)
-    assert "is not a run" in refusal(loop.resume, tmp_path / "nothing")
+    assert f"{tmp_path} is not a run" in refusal(start.resume, tmp_path)
+    assert "is not a run" in refusal(start.resume, tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("part", ["agent", "host"])
@@ -463,7 +463,7 @@ def damage(folder: Path) -> None:
 
 def nothing_left(run: Path, capsys: Any) -> str:
     """What is printed of each checkpoint before the run is refused because none can be read."""
-    assert f"{run}: none of its checkpoints can be read" in refusal(loop.resume, run, CheckpointError)
+    assert f"{run}: none of its checkpoints can be read" in refusal(start.resume, run, CheckpointError)
     return capsys.readouterr().out
 
 
@@ -490,7 +490,7 @@ def test_a_torn_replay_segment_is_refused(stopped_run, capsys):
 
 def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in refusal(loop.train, tiny_config(tmp_path / "file"))
+    assert "cannot be written" in refusal(start.train, tiny_config(tmp_path / "file"))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere")
@@ -498,9 +498,9 @@ def test_a_folder_without_permission_is_refused(stopped_run, tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir()
     closed.chmod(0o500)
-    assert "cannot be written" in refusal(loop.train, tiny_config(closed))
+    assert "cannot be written" in refusal(start.train, tiny_config(closed))
     stopped_run.chmod(0o500)
-    assert "cannot be written" in refusal(loop.resume, stopped_run)
+    assert "cannot be written" in refusal(start.resume, stopped_run)
     stopped_run.chmod(0o700)
 
 
@@ -508,7 +508,7 @@ def test_latents_are_stored_and_saved_with_the_records(tmp_path):
     """With replay context every record carries the latent of its observation, in the checkpoint too."""
     # No updates: they would write newer latents over those of acting.
     changes = {"replay.context": 1, "replay.online": True, "train.frames": 60, "replay.min_items": 500}
-    run = loop.train(tiny_config(tmp_path, **changes))
+    run = start.train(tiny_config(tmp_path, **changes))
     [segment] = (run / "replay").glob("*.npz")
     with np.load(segment) as records:
         deter, stoch, first = records["latent/deter"][0], records["latent/stoch"][0], records["is_first"][0]
@@ -524,10 +524,10 @@ def test_latents_are_stored_and_saved_with_the_records(tmp_path):
 def test_a_run_with_replay_context_learns_and_resumes(tmp_path):
     """Updates start when 16 windows of 9 records exist, at record 24; the queue goes on after a resumption."""
     config = tiny_config(tmp_path, precision="float32", **{"replay.context": 1, "replay.online": True, "train.frames": 60})
-    run = loop.train(config)
+    run = start.train(config)
     assert saved_host(run)["counters"]["updates"] == 1 + (71 - 24) // 4
     write_yaml(config.model_copy(update={"train": config.train.model_copy(update={"frames": 90})}), run / "config.yaml")
-    loop.resume(run)
+    start.resume(run)
     assert saved_host(run)["counters"]["frames"] == 90
     with np.load(max((run / "replay").glob("*.npz"))) as records:
         assert np.isfinite(records["latent/deter"]).all()
@@ -540,7 +540,7 @@ def test_acting_training_and_evaluation_draw_from_different_keys(tmp_path, monke
     def record(name, key):
         seen.setdefault(name, set()).add(np.asarray(jax.random.key_data(key)).tobytes())
 
-    compile_policy, initial = training.compile_policy, training.Policy.initial
+    compile_policy, initial = loop.compile_policy, loop.Policy.initial
 
     def recording_policy(*arguments, **options):
         step = compile_policy(*arguments, **options)
@@ -558,16 +558,16 @@ def test_acting_training_and_evaluation_draw_from_different_keys(tmp_path, monke
             record("evaluate", step)
         return carry
 
-    class RecordingLearner(training.Learner):
+    class RecordingLearner(loop.Learner):
         def update(self, count):
             for i in range(count):
                 record("train", jax.random.fold_in(self.state.key[0], self.state.step[0] + i))
             super().update(count)
 
-    monkeypatch.setattr(training, "compile_policy", recording_policy)
-    monkeypatch.setattr(training.Policy, "initial", recording_initial)
-    monkeypatch.setattr(training, "Learner", RecordingLearner)
-    loop.train(tiny_config(tmp_path, train__frames=60, eval__final_episodes=1))
+    monkeypatch.setattr(loop, "compile_policy", recording_policy)
+    monkeypatch.setattr(loop.Policy, "initial", recording_initial)
+    monkeypatch.setattr(loop, "Learner", RecordingLearner)
+    start.train(tiny_config(tmp_path, train__frames=60, eval__final_episodes=1))
     assert all(len(keys) >= 10 for keys in seen.values())
     assert seen.keys() == {"act", "train", "evaluate"}
     assert not seen["act"] & seen["train"]

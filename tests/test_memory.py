@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 from counting import tiny_config
 
-from dreamer_jax import loop
 from dreamer_jax.core import memory
 from dreamer_jax.core.memory import MIB, available_memory
 from dreamer_jax.runs import budget
+from dreamer_jax.training import start
 
 FILL = """
 import sys
@@ -95,11 +95,11 @@ RECORD = 27
 def test_a_replay_that_will_not_fit_into_memory_is_warned_of(tmp_path, monkeypatch, free, warned):
     """Two seeds of 1,000 records each; a budget of 5,000 frames fills them."""
     monkeypatch.setattr(budget, "available_memory", lambda: free)
-    text = loop.describe(tiny_config(tmp_path, train__frames=5000), seeds=2)
+    text = start.describe(tiny_config(tmp_path, train__frames=5000), seeds=2)
     assert ("WARNING" in text) == warned
     assert ("MiB of memory, and 0 are available: set replay.storage to disk, or lower replay.capacity" in text) == warned
-    assert "WARNING" not in loop.describe(tiny_config(tmp_path, train__frames=5000, replay__storage="disk"), seeds=2)
-    assert "WARNING" not in loop.describe(tiny_config(tmp_path, train__frames=500), seeds=2)
+    assert "WARNING" not in start.describe(tiny_config(tmp_path, train__frames=5000, replay__storage="disk"), seeds=2)
+    assert "WARNING" not in start.describe(tiny_config(tmp_path, train__frames=500), seeds=2)
 
 
 @pytest.mark.parametrize("storage", ["memory", "disk"])
@@ -107,7 +107,7 @@ def test_a_run_that_will_not_fit_on_disk_is_warned_of(tmp_path, monkeypatch, sto
     """Checkpoints hold each record once; with the replay on disk there is the ring beside them. The folder need not exist."""
     needed = RECORD * 500 + (RECORD * 1000 if storage == "disk" else 0)
     config = tiny_config(tmp_path / "new", train__frames=500, replay__storage=storage)
-    assert least_space(monkeypatch, lambda: loop.describe(config)) == needed
+    assert least_space(monkeypatch, lambda: start.describe(config)) == needed
 
 
 def test_space_for_two_moments_and_for_the_best_checkpoint(tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_space_for_two_moments_and_for_the_best_checkpoint(tmp_path, monkeypatch
     config = tiny_config(tmp_path, train__frames=1500, eval__every=100, replay__context=1, precision="float32")
     latent = 16 * 4 + 2
     needed = (RECORD + latent) * 1500 + 2 * latent * 1000
-    assert least_space(monkeypatch, lambda: loop.describe(config)) == needed
+    assert least_space(monkeypatch, lambda: start.describe(config)) == needed
 
 
 def test_what_a_run_has_written_already_needs_no_space(tmp_path, monkeypatch):

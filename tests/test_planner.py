@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from counting import tiny_config
 
-from dreamer_jax import loop
 from dreamer_jax.agent import behavior, planner, rssm
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.policy import initial_carry, policy_step
@@ -24,7 +23,8 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.presets import load_config, parse_config
 from dreamer_jax.core.spaces import ActionSpec
-from dreamer_jax.evaluation import evaluate, evaluate_run, load_policy, read_specs
+from dreamer_jax.play.evaluate import evaluate, evaluate_run, load_policy, read_specs
+from dreamer_jax.training import start
 
 SETTINGS = PlannerConfig(horizon=3, iterations=6, candidates=200, elites=20)
 CONFIG = helpers.CONFIG.behavior.model_copy(update={"planner": SETTINGS})
@@ -160,7 +160,7 @@ def test_a_run_without_an_actor(tmp_path):
     """Trained, saved with nothing where actor and critic would be, loaded, and played to the end."""
     planner = {"behavior.planner.candidates": 8, "behavior.planner.elites": 2, "behavior.planner.iterations": 1}
     config = tiny_config(tmp_path, train__frames=60, model__actor_critic=False, **planner)
-    run = loop.train(config)
+    run = start.train(config)
     result = evaluate(load_policy(run), config.env, episodes=2, seed=0)
     assert result["returns"] == [15.0, 15.0]
 

@@ -13,13 +13,13 @@ import pytest
 from counting import Counting, tiny_config
 from stopping import assert_same, last, rows, stop_next_run
 
-from dreamer_jax import loop
 from dreamer_jax.core.errors import ActionError, CheckpointError, EnvError
 from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import VectorEnv, make_vector_env
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.metrics import read_metrics
-from dreamer_jax.training import Training
+from dreamer_jax.training import start
+from dreamer_jax.training.loop import Training
 
 CASES = {
     "episodes of several lengths, latents in the replay": {
@@ -53,11 +53,11 @@ def stop_at(monkeypatch):
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, stop_at, case):
     """Parameters, optimisers, replay, counters and rows: bit for bit, with the stop in the midst of an episode and of a row."""
     changes = {**CASES[case], "train__frames": 130, "eval__every": 50}
-    whole = loop.train(tiny_config(tmp_path / "whole", **changes))
+    whole = start.train(tiny_config(tmp_path / "whole", **changes))
     stop_at(71)
-    run = loop.train(tiny_config(tmp_path / "stopped", **changes))
+    run = start.train(tiny_config(tmp_path / "stopped", **changes))
     assert not (run / "evaluation.json").exists()
-    loop.resume(run)
+    start.resume(run)
     assert rows(run) == rows(whole)
     assert len(rows(run)) > 8
     assert_same(last(run), last(whole))
@@ -68,12 +68,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, stop_at, case):
 def test_seeds_that_were_stopped_go_on_together(tmp_path, stop_at):
     """The first of the three has used up its frames by then, and waits for the others."""
     changes = {"train__frames": 90, "eval__every": 0, "function": "seeded_length", "seed": 0}
-    whole = loop.train_seeds(tiny_config(tmp_path / "whole", **changes), 3)
+    whole = start.train_seeds(tiny_config(tmp_path / "whole", **changes), 3)
     stop_at(85)
-    stopped = loop.train_seeds(tiny_config(tmp_path / "stopped", **changes), 3)
+    stopped = start.train_seeds(tiny_config(tmp_path / "stopped", **changes), 3)
     frames = [last_frames(run) for run in stopped]
     assert frames[0] == 90 > max(frames[1:])
-    loop.resume_seeds(stopped)
+    start.resume_seeds(stopped)
     for one, two in zip(stopped, whole, strict=True):
         assert rows(one) == rows(two)
         assert_same(last(one), last(two))
@@ -82,9 +82,9 @@ def test_seeds_that_were_stopped_go_on_together(tmp_path, stop_at):
 def test_a_checkpoint_without_its_moment_goes_on_with_new_episodes(tmp_path, stop_at):
     """Two steps into an episode of five at frame 32: with the moment three are left of it, without it it starts anew."""
     stop_at(32)
-    run = loop.train(tiny_config(tmp_path, train__frames=60))
+    run = start.train(tiny_config(tmp_path, train__frames=60))
     shutil.rmtree(run / "moments")
-    loop.resume(run)
+    start.resume(run)
     ends = [row["frames"] for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "episode"]
     assert ends == [5, 10, 15, 20, 25, 30, 37, 42, 47, 52, 57]
 
@@ -102,8 +102,8 @@ def unrepeatable():
 
 def test_an_environment_that_does_not_repeat_itself_is_named(tmp_path, stop_at, capsys):
     stop_at(32)
-    run = loop.train(tiny_config(tmp_path, env__task="import:test_resume:unrepeatable", train__frames=60))
-    loop.resume(run)
+    run = start.train(tiny_config(tmp_path, env__task="import:test_resume:unrepeatable", train__frames=60))
+    start.resume(run)
     assert "seed 0: environment 0 does not repeat its episode; a new one begins" in capsys.readouterr().out
     rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "episode"]
     assert [row["frames"] for row in rows] == [5, 10, 15, 20, 25, 30, 37, 42, 47, 52, 57]
@@ -127,12 +127,12 @@ def test_an_error_of_the_environment_loses_nothing(tmp_path):
     """What was recorded and learned until then is in a checkpoint, and the run goes on from it with a new episode."""
     config = tiny_config(tmp_path, env__task="import:test_resume:breaking", train__frames=80)
     with pytest.raises(EnvError, match="the simulator has gone"):
-        loop.train(config)
+        start.train(config)
     [run] = (tmp_path / "import_test_resume_breaking").iterdir()
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         assert checkpoints.steps() == [47]
         assert checkpoints.restore_host(47).replay_end == 47 + 10  # records of nine whole episodes and three of the tenth
-    loop.resume(run)
+    start.resume(run)
     assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 80
 
 
@@ -147,7 +147,7 @@ def test_a_diverged_agent_is_not_saved(tmp_path, monkeypatch):
     diverging.calls = 0
     monkeypatch.setattr(VectorEnv, "step", diverging)
     with pytest.raises(ActionError, match="the action holds NaN"):
-        loop.train(tiny_config(tmp_path, train__frames=80, eval__every=20))
+        start.train(tiny_config(tmp_path, train__frames=80, eval__every=20))
     [run] = (tmp_path / "import_counting_five").iterdir()
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         assert checkpoints.steps() == [20, 40]
@@ -163,10 +163,10 @@ def test_checkpoints_come_with_time_as_well(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Checkpoints, "save", spy)
     changes = {"train__frames": 45, "replay__context": 1, "replay__online": True}
-    often = loop.train(tiny_config(tmp_path / "often", train__checkpoint_minutes=1e-9, **changes))
+    often = start.train(tiny_config(tmp_path / "often", train__checkpoint_minutes=1e-9, **changes))
     assert sorted(set(saved)) == list(range(1, 46))
     saved.clear()
-    once = loop.train(tiny_config(tmp_path / "once", **changes))
+    once = start.train(tiny_config(tmp_path / "once", **changes))
     assert saved == [45]
     assert rows(often) == rows(once)
     assert_same(last(often), last(once))
@@ -174,7 +174,7 @@ def test_checkpoints_come_with_time_as_well(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    return loop.train(tiny_config(tmp_path_factory.mktemp("stopped"), train__frames=40))
+    return start.train(tiny_config(tmp_path_factory.mktemp("stopped"), train__frames=40))
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_a_longer_run_and_another_device_are_no_other_configuration(run):
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("device: cpu", "device: auto"))
     assert (run / "config.yaml").read_text() != text
-    loop.resume(run)
+    start.resume(run)
     assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 60
 
 
@@ -210,8 +210,8 @@ def test_going_on_needs_no_other_programs(tmp_path, stop_at, monkeypatch):
     begin = Training.__init__
     monkeypatch.setattr(Training, "__init__", spy)
     stop_at(31)
-    run = loop.train(tiny_config(tmp_path, train__frames=40, replay__context=1))
-    loop.resume(run)
+    run = start.train(tiny_config(tmp_path, train__frames=40, replay__context=1))
+    start.resume(run)
     new, resumed = given
     assert new == resumed
 
@@ -220,12 +220,12 @@ def test_the_replay_may_move_to_disk(tmp_path, stop_at, monkeypatch):
     """Saved in segments of a few records each; the run is the same, its latents and records included."""
     monkeypatch.setattr("dreamer_jax.replay.store.SEGMENT_BYTES", 500)
     changes = {"train__frames": 60, "replay__context": 1, "env__num_envs": 2}
-    whole = loop.train(tiny_config(tmp_path / "whole", **changes))
+    whole = start.train(tiny_config(tmp_path / "whole", **changes))
     stop_at(41)
-    run = loop.train(tiny_config(tmp_path / "stopped", **changes))
+    run = start.train(tiny_config(tmp_path / "stopped", **changes))
     assert len(list((run / "replay").iterdir())) > 4
     change(run, "replay", storage="disk")
-    loop.resume(run)
+    start.resume(run)
     assert rows(run) == rows(whole)
     assert_same(last(run), last(whole))
 
@@ -234,7 +234,7 @@ def test_another_configuration_is_refused_with_all_that_differs(run):
     change(run, "model", deter=32)
     change(run, "optimizer", learning_rate=0.25)
     with pytest.raises(CheckpointError) as refused:
-        loop.resume(run)
+        start.resume(run)
     message = str(refused.value)
     assert "model.deter: 16 in the checkpoint, 32 in config.yaml" in message
     assert "optimizer.learning_rate: 0.0005 in the checkpoint, 0.25 in config.yaml" in message
@@ -246,7 +246,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused_by_name(run):
         if path.is_file() and b'"format"' in path.read_bytes():
             path.write_bytes(path.read_bytes().replace(b'"format": 2', b'"format": 99').replace(b'"format":2', b'"format":99'))
     with pytest.raises(CheckpointError, match="has format 99; this version reads 1 and 2"):
-        loop.resume(run)
+        start.resume(run)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"torn"])
@@ -254,7 +254,7 @@ def test_a_damaged_moment_can_be_done_without(run, damage, capsys):
     path = run / "moments" / "40.npz"
     content = path.read_bytes()
     path.write_bytes(content[:-100] if damage == b"torn" else damage)
-    loop.resume(run)
+    start.resume(run)
     assert f"{path} cannot be read" in capsys.readouterr().out
     assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 60
 

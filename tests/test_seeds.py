@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from counting import tiny_config
 
-from dreamer_jax import loop, training
 from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.train_step import compile_train_step, init_agent
 from dreamer_jax.core.errors import CheckpointError, ConfigError
-from dreamer_jax.evaluation import load_policy
+from dreamer_jax.play.evaluate import load_policy
 from dreamer_jax.runs.metrics import Progress, read_metrics
+from dreamer_jax.training import loop, start
 
 SEEDS = 3
 
@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
     """Three seeds in episodes of random lengths: they use up 60 frames at different times."""
     config = tiny_config(tmp_path_factory.mktemp("runs"), "seeded_length", seed=4, train__frames=60, eval__every=30)
     with contextlib.redirect_stdout(io.StringIO()) as output:
-        runs = loop.train_seeds(config, SEEDS)
+        runs = start.train_seeds(config, SEEDS)
     return config, runs, output.getvalue()
 
 
@@ -89,7 +89,7 @@ def test_every_seed_leaves_an_ordinary_run(trained):
 def test_a_seed_plays_and_counts_as_it_does_alone(trained):
     """Environments and counters of seed 5 do not depend on its neighbours."""
     config, runs, _ = trained
-    alone = loop.train(config.model_copy(update={"seed": 5}))
+    alone = start.train(config.model_copy(update={"seed": 5}))
     one, two = ([row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "episode"] for run in (runs[1], alone))
     names = ("frames", "decisions", "updates", "return", "length")
     assert [[row[name] for name in names] for row in one] == [[row[name] for name in names] for row in two]
@@ -101,34 +101,34 @@ def test_a_seed_plays_and_counts_as_it_does_alone(trained):
 def test_the_newest_checkpoints_of_one_moment_are_taken(tmp_path):
     """As after a kill between two saves: one run has a newer checkpoint than the other."""
     config = tiny_config(tmp_path, train__frames=30, eval__every=10, train__keep_checkpoints=5)
-    runs = loop.train_seeds(config, 2)
+    runs = start.train_seeds(config, 2)
     shutil.rmtree(runs[1] / "checkpoints" / "30")
     unfinished = config.model_copy(update={"train": config.train.model_copy(update={"frames": 40})})
-    assert loop._checkpoints_to_resume([unfinished] * 2, runs, set()) == [20, 20]
+    assert start._checkpoints_to_resume([unfinished] * 2, runs, set()) == [20, 20]
 
 
 def test_the_train_ratio_goes_on_from_a_run_with_frames_left():
     """Of resumed runs the first may be finished: its counters are of an earlier moment, and would have to be caught up on."""
     runs = [SimpleNamespace(active=False), SimpleNamespace(active=True)]
-    assert training.Training._lead.fget(SimpleNamespace(runs=runs, active=[0, 1])) is runs[1]
+    assert loop.Training._lead.fget(SimpleNamespace(runs=runs, active=[0, 1])) is runs[1]
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path):
-    one = loop.train(tiny_config(tmp_path, train__frames=10))
-    two = loop.train(tiny_config(tmp_path, train__frames=10, seed=1, replay__train_ratio=8))
+    one = start.train(tiny_config(tmp_path, train__frames=10))
+    two = start.train(tiny_config(tmp_path, train__frames=10, seed=1, replay__train_ratio=8))
     with pytest.raises(ConfigError, match="differ in more than the seed; resume them one at a time"):
-        loop.resume_seeds([one, two])
+        start.resume_seeds([one, two])
 
 
 def test_seeds_without_a_common_checkpoint_are_refused(tmp_path):
     config = tiny_config(tmp_path, train__frames=30, eval__every=10, train__keep_checkpoints=5)
-    runs = loop.train_seeds(config, 2)
+    runs = start.train_seeds(config, 2)
     for run, gone in zip(runs, ((10, 20), (30,)), strict=True):
         for frames in gone:
             shutil.rmtree(run / "checkpoints" / str(frames))
         (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("frames: 30\n", "frames: 40\n"))
     with pytest.raises(CheckpointError, match="no checkpoints from the same moment; resume them one at a time"):
-        loop.resume_seeds(runs)
+        start.resume_seeds(runs)
 
 
 def test_the_progress_shows_mean_and_interval():
@@ -146,7 +146,7 @@ sys.path[:0] = {sys.path!r}
 import helpers, jax.numpy as jnp, numpy as np
 from functools import partial
 from dreamer_jax.agent import rssm
-from dreamer_jax.learner import Learner
+from dreamer_jax.training.learner import Learner
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.agent.train_step import init_agent
 nets = helpers.tiny_networks(True)

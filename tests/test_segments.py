@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
-from dreamer_jax.replay.buffer import Replay, store
+from dreamer_jax.replay import store
+from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.replay.store import Segments
 
 RECORDS = 3  # in a segment

@@ -15,14 +15,14 @@ import pytest
 import yaml
 from counting import tiny_config
 
-from dreamer_jax import loop
 from dreamer_jax.core.errors import CheckpointError, ConfigError
 from dreamer_jax.core.presets import load_config, parse_config, read_yaml, write_yaml
-from dreamer_jax.evaluation import evaluate_run, load_policy, read_specs
+from dreamer_jax.play.evaluate import evaluate_run, load_policy, read_specs
 from dreamer_jax.report.summary import find_runs, markdown_table, read_runs, summarise
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.folder import create_run, open_run
 from dreamer_jax.runs.metrics import read_metrics
+from dreamer_jax.training import start
 
 FRAMES = 200  # of the finished run
 
@@ -61,7 +61,7 @@ def planted(path: Path, name: str, trap: Trap) -> None:
 def test_a_pickle_in_a_moment_is_not_loaded(run, trap, capsys):
     path = run / "moments" / f"{FRAMES}.npz"
     planted(path, "env/0/actions", trap)
-    loop.resume(longer(run))
+    start.resume(longer(run))
     assert f"{path} cannot be read: Object arrays cannot be loaded" in capsys.readouterr().out
     assert not trap.trace.exists()
 
@@ -71,7 +71,7 @@ def test_a_pickle_in_the_replay_is_not_loaded(run, trap, name, capsys):
     path = min((run / "replay").iterdir())
     planted(path, name, trap)
     with pytest.raises(CheckpointError, match="none of its checkpoints can be read"):
-        loop.resume(longer(run))
+        start.resume(longer(run))
     assert f"{path} cannot be read: Object arrays cannot be loaded" in capsys.readouterr().out
     assert not trap.trace.exists()
 
@@ -82,7 +82,7 @@ def test_a_pickle_in_the_place_of_a_file_is_not_loaded(run, trap, place):
     for path in run.glob(place):
         path.write_bytes(pickle.dumps(trap))
     with pytest.raises(ConfigError):
-        loop.resume(run)
+        start.resume(run)
     assert not trap.trace.exists()
 
 
@@ -176,7 +176,7 @@ def test_a_run_writes_into_its_own_folder_only(run, tmp_path, monkeypatch):
     host = run / "checkpoints" / str(FRAMES) / "host" / "metadata"
     host.write_text(host.read_text().replace('"preset": "cartpole"', '"preset": "../../outside"'))
     monkeypatch.chdir(tmp_path)
-    loop.resume(run)
+    start.resume(run)
     evaluate_run(run, "last", 1, True, 0, None, video=False)
     assert all(path.is_relative_to(run) for path in files(tmp_path))
     assert (run / "evaluations" / "last-deterministic.json").exists()
@@ -201,5 +201,5 @@ def test_a_record_that_cannot_be_is_named_and_done_without(run, change: Callable
     host = json.loads(path.read_text())
     change(host)
     path.write_text(json.dumps(host))
-    loop.resume(longer(run))
+    start.resume(longer(run))
     assert re.search(r"host is damaged: '(counters\.frames|replay_rng)' is ", capsys.readouterr().out)

@@ -16,14 +16,14 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, DivergedError
 from dreamer_jax.core.files import write_arrays, write_json
 from dreamer_jax.envs import Step
-from dreamer_jax.evaluation import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, summary, write_episode
-from dreamer_jax.learner import Refused
+from dreamer_jax.play.evaluate import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, summary, write_episode
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.counters import FORMAT, Counters, HostState
 from dreamer_jax.runs.curves import draw_curves
 from dreamer_jax.runs.folder import describe_environment
 from dreamer_jax.runs.metrics import FILE_NAME, RETURN_WINDOW, MetricsLog, read_metrics, truncate
+from dreamer_jax.training.learner import Refused
 
 
 class Episodes:

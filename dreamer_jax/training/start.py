@@ -16,12 +16,12 @@ from dreamer_jax.core.errors import CheckpointError, ConfigError, DamagedError, 
 from dreamer_jax.core.files import check_writable, locked
 from dreamer_jax.core.presets import parse_config
 from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
-from dreamer_jax.evaluation import read_specs
+from dreamer_jax.play.evaluate import read_specs
 from dreamer_jax.runs.budget import describe_run
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.folder import create_run, open_run
-from dreamer_jax.seed_run import begin_again
-from dreamer_jax.training import Training, go_on, stored_latent
+from dreamer_jax.training.loop import Training, go_on, stored_latent
+from dreamer_jax.training.seed_run import begin_again
 
 ENDED = "the run has ended, and what was saved before is whole. Make room, then: {}"
 UNWRITABLE = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EIO", "ENOENT", "ESTALE")}

@@ -25,15 +25,15 @@ from dreamer_jax.core.errors import ActionError, DivergedError, EnvError
 from dreamer_jax.core.memory import MIB, give_back_memory, resident_memory
 from dreamer_jax.core.spaces import LatentSpec
 from dreamer_jax.envs import EpisodeState, Step, VectorEnv
-from dreamer_jax.evaluation import Policy
-from dreamer_jax.learner import Learner
+from dreamer_jax.play.evaluate import Policy
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.replay.train_ratio import TrainRatio
 from dreamer_jax.runs.budget import describe_run
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.in_flight import Moment, misfit
 from dreamer_jax.runs.metrics import Progress
-from dreamer_jax.seed_run import SeedRun
+from dreamer_jax.training.learner import Learner
+from dreamer_jax.training.seed_run import SeedRun
 
 SHOWN_LOSSES = ("loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value")
 
