@@ -1,34 +1,9 @@
-"""Compares a run's imagination with its environment, and asks "what if": `python scripts/diagnose.py RUN`.
+"""The command `dreamer_jax.cli.diagnose`: `python scripts/diagnose.py --help` says what it does."""
 
-From held-out states the same actions are taken in the model and in the environment: errors of reward and of the episode's end
-for each step, drift of the latent, error of the critic. From one state other actions are tried in both.
-"""
-
-import argparse
 import sys
-from pathlib import Path
 
-from dreamer_jax.cli import run_command
-
-
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder that train.py wrote")
-    parser.add_argument("--checkpoint", default="last", help="last, best (by evaluation) or the frames of one that was kept")
-    parser.add_argument(
-        "--episodes", type=int, default=20, help="episodes with the agent's actions, and as many with random ones"
-    )
-    parser.add_argument("--starts", type=int, default=200, help="states to imagine from [count]")
-    parser.add_argument("--horizon", type=int, default=50, help="steps to imagine [decisions]")
-    parser.add_argument("--seed", type=int, default=0, help="seed of environments and sampling")
-    parser.add_argument("--output", type=Path, help="folder for numbers and figures; default: RUN/diagnosis")
-    options = parser.parse_args(arguments)
-
-    from dreamer_jax import diagnosis
-
-    output = options.output or options.run / "diagnosis"
-    diagnosis.diagnose(options.run, options.checkpoint, options.episodes, options.starts, options.horizon, options.seed, output)
-
+from dreamer_jax.cli.command import run_command
+from dreamer_jax.cli.diagnose import main
 
 if __name__ == "__main__":
     run_command(main, sys.argv[1:])

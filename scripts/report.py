@@ -1,33 +1,9 @@
-"""Compares runs with each other and with published results: `python scripts/report.py RUN [RUN ...] --output FOLDER`."""
+"""The command `dreamer_jax.cli.report`: `python scripts/report.py --help` says what it does."""
 
-import argparse
 import sys
-from pathlib import Path
 
-from dreamer_jax.cli import run_command
-
-
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that train.py wrote, or folders of runs")
-    parser.add_argument("--output", type=Path, help="folder for report.html, its figures and one JSON summary a run")
-    parser.add_argument("--threshold", type=float, help="return that counts as solved; adds the column 'solved at' [return]")
-    options = parser.parse_args(arguments)
-
-    from dreamer_jax.report.aggregates import require_rliable
-    from dreamer_jax.report.summary import find_runs, markdown_table, read_runs, summarise
-
-    if options.output:
-        require_rliable()
-    runs, damaged = read_runs(find_runs(options.runs))
-    print(markdown_table([summarise(run, options.threshold) for run in runs]))
-    for path, problem in damaged:
-        print(f"left out: {path}: {problem}", file=sys.stderr)
-    if options.output:
-        from dreamer_jax.report.page import write_report
-
-        print(f"wrote {write_report(runs, damaged, options.output, options.threshold)}")
-
+from dreamer_jax.cli.command import run_command
+from dreamer_jax.cli.report import main
 
 if __name__ == "__main__":
     run_command(main, sys.argv[1:])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from counting import TINY
 
-from dreamer_jax.cli import Request, run_command, training_request
+from dreamer_jax.cli.command import run_command
+from dreamer_jax.cli.train import Request, training_request
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
 from dreamer_jax.training import start
@@ -127,7 +128,7 @@ def test_dry_run_says_the_budget_and_trains_nothing(preset, expected, capsys, tm
 
 TUNED = """
 import ctypes, os, sys, threading
-from dreamer_jax.cli import tune_malloc
+from dreamer_jax.cli.command import tune_malloc
 
 print("start", flush=True)
 tune_malloc()

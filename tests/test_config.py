@@ -5,8 +5,8 @@ import re
 import pydantic
 import pytest
 import yaml
+from dreamer_jax.cli.train import training_request
 
-from dreamer_jax.cli import training_request
 from dreamer_jax.core import presets
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from counting import TINY
 
-from dreamer_jax import cost_curves
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import init_params
 from dreamer_jax.core.presets import load_config
 from dreamer_jax.play.evaluate import read_specs
+from dreamer_jax.profiling import costs
 
 
 @pytest.fixture(scope="module")
 def curves():
     patch = pytest.MonkeyPatch()
-    patch.setattr(cost_curves, "AXES", {"replay.batch_size": (2, 4), cost_curves.SEEDS: (1, 2)})
+    patch.setattr(costs, "AXES", {"replay.batch_size": (2, 4), costs.SEEDS: (1, 2)})
     try:
         overrides = {**TINY, "env.task": "import:counting:five"}
-        about, *rows = cost_curves.measure_curves("cartpole", overrides, 2, ["scripts/cost_curves.py"])
+        about, *rows = costs.measure_curves("cartpole", overrides, 2, ["scripts/cost_curves.py"])
     finally:
         patch.undo()
     return about, rows
@@ -53,7 +53,7 @@ def test_twice_the_batch_or_the_seeds_is_twice_the_work(curves):
 
 
 def test_table_and_figure(curves, tmp_path, monkeypatch):
-    monkeypatch.setattr(cost_curves, "AXES", {"replay.batch_size": (), "seeds": ()})
-    assert len(cost_curves.table(curves[1]).splitlines()) == 2 + 4
-    cost_curves.draw(curves[1], tmp_path / "curves.png", "tiny")
+    monkeypatch.setattr(costs, "AXES", {"replay.batch_size": (), "seeds": ()})
+    assert len(costs.table(curves[1]).splitlines()) == 2 + 4
+    costs.draw(curves[1], tmp_path / "curves.png", "tiny")
     assert iio.imread(tmp_path / "curves.png").std() > 5

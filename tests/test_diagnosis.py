@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from counting import Counting
 
-from dreamer_jax import diagnosis
 from dreamer_jax.agent import distributions, rssm
 from dreamer_jax.agent.behavior import outcomes
 from dreamer_jax.agent.networks import apply
+from dreamer_jax.analysis import imagination
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.play.evaluate import load_agent, load_policy
 
@@ -32,7 +32,7 @@ def agent(finished_run):
 def episodes(agent, finished_run):
     """Three episodes of the agent in the counting environment: five steps each, the rewards 1 to 5."""
     policy = load_policy(finished_run, deterministic=False)
-    return [diagnosis.record(policy, agent.config.env, seed) for seed in (1, 2, 3)]
+    return [imagination.record(policy, agent.config.env, seed) for seed in (1, 2, 3)]
 
 
 def test_a_recorded_episode_is_the_environments(agent, episodes):
@@ -48,7 +48,7 @@ def test_a_recorded_episode_is_the_environments(agent, episodes):
 
 
 def test_random_actions_are_those_of_the_seed(agent):
-    one, again, other = (diagnosis.record(None, agent.config.env, seed) for seed in (1, 1, 2))
+    one, again, other = (imagination.record(None, agent.config.env, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.action, again.action)
     assert not np.array_equal(one.action, other.action)
 
@@ -56,7 +56,7 @@ def test_random_actions_are_those_of_the_seed(agent):
 def test_filtered_states_are_those_of_the_steps(agent, episodes):
     """The deterministic part after one step does not depend on what was drawn: it is the core's, from the zero state."""
     nets, params = agent.nets, agent.params.world_model
-    states = diagnosis.filter_episodes(agent, episodes, seed=0)
+    states = imagination.filter_episodes(agent, episodes, seed=0)
     assert states.deter.shape[:2] == (3, 6)
     zero = rssm.initial_state(nets, (3,))
     action = np.zeros((3, nets.action_spec.size), np.float32)
@@ -72,8 +72,8 @@ def test_the_comparison_is_that_of_a_loop(agent, episodes, monkeypatch):
 
     Step 1 has the real reward 5 and is the end; of steps 2 and 3 it is known that the episode is over, and no reward.
     """
-    monkeypatch.setattr(diagnosis, "CONTEXT", 4)
-    result = diagnosis.compare(agent, episodes, horizon=3, starts=6, seed=0)
+    monkeypatch.setattr(imagination, "CONTEXT", 4)
+    result = imagination.compare(agent, episodes, horizon=3, starts=6, seed=0)
     assert result["count"] == [6, 0, 0]
     assert result["alive_count"] == [6, 6, 6]
     assert result["alive_real"] == [0, 0, 0]
@@ -84,7 +84,7 @@ def test_the_comparison_is_that_of_a_loop(agent, episodes, monkeypatch):
     # The same starts once more, step by step.
     rng = np.random.default_rng(0)
     rows = rng.choice(3, 6, replace=True)  # three places: record 4 of each episode
-    states = diagnosis.filter_episodes(agent, episodes, 0)
+    states = imagination.filter_episodes(agent, episodes, 0)
     start = jax.tree.map(lambda x: x[rows, 4], states)
     actions = np.stack([np.stack([episodes[e].action[4] for e in rows])] * 3)
     imagined = rssm.imagine_actions(agent.nets, agent.params.world_model, jax.random.key(1), start, actions)
@@ -97,9 +97,9 @@ def test_the_comparison_is_that_of_a_loop(agent, episodes, monkeypatch):
 def test_states_on_the_way_are_alive_and_drift(agent, episodes):
     """From records 4 only; before that (context 5) there is none, so a shorter context is used for longer ways."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(diagnosis, "CONTEXT", 0)
+    patch.setattr(imagination, "CONTEXT", 0)
     try:
-        result = diagnosis.compare(agent, episodes, horizon=2, starts=15, seed=1)
+        result = imagination.compare(agent, episodes, horizon=2, starts=15, seed=1)
     finally:
         patch.undo()
     assert result["count"][0] == 15  # each of the 15 places once
@@ -111,11 +111,11 @@ def test_states_on_the_way_are_alive_and_drift(agent, episodes):
 
 def test_every_step_is_compared_with_its_own_record(agent, episodes, monkeypatch):
     """Horizon 3 from every record: rewards, ends and drift of a loop over the starts that takes one step after another."""
-    monkeypatch.setattr(diagnosis, "CONTEXT", 0)
-    result = diagnosis.compare(agent, episodes, horizon=3, starts=15, seed=2)
+    monkeypatch.setattr(imagination, "CONTEXT", 0)
+    result = imagination.compare(agent, episodes, horizon=3, starts=15, seed=2)
     rng, nets, params = np.random.default_rng(2), agent.nets, agent.params.world_model
     chosen = [(i // 5, i % 5) for i in rng.choice(15, 15, replace=False)]
-    states = diagnosis.filter_episodes(agent, episodes, 2)
+    states = imagination.filter_episodes(agent, episodes, 2)
     filtered = np.asarray(rssm.features(states))
     pairs = filtered.reshape(18, -1)[rng.integers(18, size=(2, 500))]
     spread = np.linalg.norm(pairs[0] - pairs[1], axis=-1).mean()
@@ -141,10 +141,10 @@ def test_every_step_is_compared_with_its_own_record(agent, episodes, monkeypatch
 
 
 def test_rewards_are_compared_as_they_are_learned(agent, episodes, monkeypatch):
-    monkeypatch.setattr(diagnosis, "CONTEXT", 4)
+    monkeypatch.setattr(imagination, "CONTEXT", 4)
     behavior = agent.config.behavior.model_copy(update={"reward": "tanh"})
     config = agent.config.model_copy(update={"behavior": behavior})
-    result = diagnosis.compare(dataclasses.replace(agent, config=config), episodes, horizon=1, starts=3, seed=0)
+    result = imagination.compare(dataclasses.replace(agent, config=config), episodes, horizon=1, starts=3, seed=0)
     assert result["reward_real"] == [pytest.approx(np.tanh(5))]
     assert result["return_mean"] == pytest.approx(np.tanh(5))
     assert result["episode_return_mean"] == 15
@@ -152,40 +152,40 @@ def test_rewards_are_compared_as_they_are_learned(agent, episodes, monkeypatch):
 
 def test_discounted_returns():
     np.testing.assert_allclose(
-        diagnosis.discounted_returns(np.array([1.0, 2.0, 3.0]), 0.5, 8.0), [1 + 1 + 0.75 + 1, 2 + 1.5 + 2, 7]
+        imagination.discounted_returns(np.array([1.0, 2.0, 3.0]), 0.5, 8.0), [1 + 1 + 0.75 + 1, 2 + 1.5 + 2, 7]
     )
 
 
 def test_value_error_of_a_terminated_episode(agent, episodes, monkeypatch):
     """The return that follows record 4 of five is the last reward alone, and every value of this agent lies below it."""
-    monkeypatch.setattr(diagnosis, "CONTEXT", 4)
-    result = diagnosis.compare(agent, episodes, horizon=1, starts=3, seed=0)
+    monkeypatch.setattr(imagination, "CONTEXT", 4)
+    result = imagination.compare(agent, episodes, horizon=1, starts=3, seed=0)
     assert result["return_mean"] == pytest.approx(5)
     assert result["value_error"] == pytest.approx(abs(result["value_mean"] - 5), rel=1e-5)
     own = agent.config.behavior.model_copy(update={"returns": "own_reward"})
     config = agent.config.model_copy(update={"behavior": own})
-    result = diagnosis.compare(dataclasses.replace(agent, config=config), episodes, horizon=1, starts=3, seed=0)
+    result = imagination.compare(dataclasses.replace(agent, config=config), episodes, horizon=1, starts=3, seed=0)
     assert result["return_mean"] == pytest.approx(4 + own.discount * 5)
 
 
 @pytest.mark.parametrize("returns", ["next_reward", "own_reward"])
 def test_a_cut_episode_goes_on_with_its_last_value(agent, episodes, monkeypatch, returns):
     """Behind the end of five steps stands what the critic says of record 5."""
-    monkeypatch.setattr(diagnosis, "CONTEXT", 4)
+    monkeypatch.setattr(imagination, "CONTEXT", 4)
     behavior = agent.config.behavior.model_copy(update={"returns": returns})
     agent = dataclasses.replace(agent, config=agent.config.model_copy(update={"behavior": behavior}))
     cut = [dataclasses.replace(episodes[0], terminated=False)]
-    last = rssm.features(diagnosis.filter_episodes(agent, cut, 0))[0, 5]
+    last = rssm.features(imagination.filter_episodes(agent, cut, 0))[0, 5]
     value = float(distributions.scalar_mean(apply(agent.nets.critic, agent.critic, last)))
-    result = diagnosis.compare(agent, cut, horizon=1, starts=1, seed=0)
+    result = imagination.compare(agent, cut, horizon=1, starts=1, seed=0)
     expected = 5 + behavior.discount * value if returns == "next_reward" else 4 + behavior.discount * value
     assert result["return_mean"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_agent_without_critic_has_no_value_error_and_one_without_decoder_no_counterfactual(agent, episodes):
     without = dataclasses.replace(agent, nets=dataclasses.replace(agent.nets, critic=None, decoder=None))
-    assert "value_error" not in diagnosis.compare(without, episodes, horizon=1, starts=3, seed=0)
-    assert diagnosis.counterfactual(without, episodes[0], agent.config.env, seed=0) is None
+    assert "value_error" not in imagination.compare(without, episodes, horizon=1, starts=3, seed=0)
+    assert imagination.counterfactual(without, episodes[0], agent.config.env, seed=0) is None
 
 
 class Adding(Counting):
@@ -206,18 +206,18 @@ class Adding(Counting):
 
 def test_each_plan_has_its_own_outcome(agent, monkeypatch):
     """From record 5 of ten, after five times the choice 1: what was done goes on, 0 adds nothing, 2 adds two a step."""
-    monkeypatch.setattr(diagnosis, "make_env", lambda config: Adding())
+    monkeypatch.setattr(imagination, "make_env", lambda config: Adding())
     shown = np.stack([np.arange(11), np.arange(11)], -1).astype(np.float32)
     ones = np.eye(3, dtype=np.float32)[np.ones(10, int)]
-    episode = diagnosis.Episode(0, {"observation": shown}, ones, np.arange(1.0, 11.0), terminated=True)
-    outcomes = diagnosis.counterfactual(agent, episode, agent.config.env, seed=0)["outcomes"]
+    episode = imagination.Episode(0, {"observation": shown}, ones, np.arange(1.0, 11.0), terminated=True)
+    outcomes = imagination.counterfactual(agent, episode, agent.config.env, seed=0)["outcomes"]
     sums = {name: outcome["real"]["observation"][:, 1].tolist() for name, outcome in outcomes.items()}
     assert sums == {"as it was": [6, 7, 8, 9, 10], "choice 0": [5] * 5, "choice 2": [7, 9, 11, 13, 15]}
 
 
 def test_counterfactuals_are_the_environments(agent, episodes):
     """From record 4 of 5: what was done ends with record 5, and so do other actions here, where none matters."""
-    what_if = diagnosis.counterfactual(agent, episodes[0], agent.config.env, seed=0)
+    what_if = imagination.counterfactual(agent, episodes[0], agent.config.env, seed=0)
     assert what_if["start"] == 4
     assert set(what_if["outcomes"]) == {"as it was", "choice 0", "choice 2"}
     for outcome in what_if["outcomes"].values():
@@ -227,7 +227,7 @@ def test_counterfactuals_are_the_environments(agent, episodes):
 
 def test_an_environment_that_does_not_repeat_itself_has_no_counterfactual(agent, episodes):
     other = dataclasses.replace(episodes[0], seed=99)  # another seed shows other random numbers
-    assert diagnosis.counterfactual(agent, other, agent.config.env, seed=0) is None
+    assert imagination.counterfactual(agent, other, agent.config.env, seed=0) is None
 
 
 def test_the_script_writes_table_numbers_and_figures(finished_run, tmp_path):
@@ -246,4 +246,4 @@ def test_the_script_writes_table_numbers_and_figures(finished_run, tmp_path):
 
 def test_bad_numbers_are_refused(finished_run, tmp_path):
     with pytest.raises(ConfigError, match="--starts 0: at least 1"):
-        diagnosis.diagnose(finished_run, "last", 1, 0, 1, 0, tmp_path)
+        imagination.diagnose(finished_run, "last", 1, 0, 1, 0, tmp_path)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dreamer_jax.flops import count_flops
+from dreamer_jax.profiling.flops import count_flops
 
 
 def _shape(*shape: int) -> jax.ShapeDtypeStruct:

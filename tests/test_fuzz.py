@@ -28,6 +28,7 @@ from dreamer_jax.agent.train_step import init_agent
 from dreamer_jax.benchmark.suites import final_evaluation
 from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
 from dreamer_jax.core.presets import CONFIG_FOLDER, read_yaml, write_yaml
+from dreamer_jax.core.statistics import binned_returns
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.replay.train_ratio import TrainRatio
 from dreamer_jax.report.comparison import make_panels
@@ -36,7 +37,6 @@ from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.curves import draw_curves
 from dreamer_jax.runs.folder import create_run, open_run
 from dreamer_jax.runs.metrics import COUNTERS, is_number, read_metrics, truncate
-from dreamer_jax.scores import binned_returns
 from dreamer_jax.training import start
 from dreamer_jax.training.loop import Training
 from dreamer_jax.training.seed_run import SeedRun

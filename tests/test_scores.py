@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dreamer_jax.scores import binned_returns
+from dreamer_jax.core.statistics import binned_returns
 
 
 def _episode(frames, value):

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 from counting import tiny_config
 
-from dreamer_jax import speed
+from dreamer_jax.profiling import parts
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     config = tiny_config(tmp_path_factory.mktemp("speed"), **{"replay.context": 1})
-    without, with_loop = speed.report(config, calls=3, updates=20, command=["scripts/bench_speed.py", "--calls", "3"])
+    without, with_loop = parts.report(config, calls=3, updates=20, command=["scripts/bench_speed.py", "--calls", "3"])
     assert with_loop == {**without, "loop": with_loop["loop"]}
     return with_loop
 
 
 def test_the_loop_can_be_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(speed, "measure", lambda config, calls: {})
-    (result,) = speed.report(tiny_config(tmp_path), calls=3, updates=0, command=[])
+    monkeypatch.setattr(parts, "measure", lambda config, calls: {})
+    (result,) = parts.report(tiny_config(tmp_path), calls=3, updates=0, command=[])
     assert "loop" not in result
 
 
@@ -57,13 +57,13 @@ def test_the_loop_makes_the_updates_of_its_train_ratio(result):
 
 
 def test_the_table_shows_every_figure(result):
-    lines = speed.table(result).splitlines()
+    lines = parts.table(result).splitlines()
     assert len(lines) == 1 + 5 + 3 + 2 + 2 + 1
     assert all(len(line) <= 128 for line in lines)
 
 
 def test_timed_measures_time():
-    timing = speed.timed(lambda: time.sleep(0.02) or np.zeros(1), 3)
+    timing = parts.timed(lambda: time.sleep(0.02) or np.zeros(1), 3)
     assert 0.02 <= timing["min"] < 0.2
 
 
@@ -75,7 +75,7 @@ def test_functions_in_turn_are_timed_apart():
         order.append(name)
         time.sleep(seconds)
 
-    short, long = speed.timed_in_turn((lambda: call("short", 0.001), lambda: call("long", 0.03)), 3)
+    short, long = parts.timed_in_turn((lambda: call("short", 0.001), lambda: call("long", 0.03)), 3)
     assert order == ["short", "long"] * 5
     assert long["min"] >= 0.03
     assert short["median"] < 0.03

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from run_folders import make_run, result
 
-from dreamer_jax import studies
+from dreamer_jax.analysis import studies
+from dreamer_jax.analysis.ppo import train_ppo
+from dreamer_jax.analysis.studies import Curve
 from dreamer_jax.benchmark.suites import Run
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.presets import load_config
-from dreamer_jax.ppo import train_ppo
-from dreamer_jax.studies import Curve
 
 EPISODES = [(100 * (i + 1), 10.0 * i) for i in range(30)]  # returns 0, 10, ... 290
 

@@ -7,9 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
-from dreamer_jax import survival
-from dreamer_jax.survival import End
+import survival
+from survival import End
 
 
 def test_a_run_survives(tmp_path):

@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from dreamer_jax.cli import run_command, training_request
+from dreamer_jax.cli.command import run_command
+from dreamer_jax.cli.train import training_request
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError
 from dreamer_jax.core.files import write_json

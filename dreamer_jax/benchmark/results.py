@@ -8,9 +8,9 @@ import numpy as np
 
 from dreamer_jax.benchmark.suites import Plan, Run, budget, settings
 from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.statistics import binned_returns
 from dreamer_jax.runs.folder import POLICIES, read_environment
 from dreamer_jax.runs.metrics import COUNTERS, FILE_NAME, read_metrics
-from dreamer_jax.scores import binned_returns
 
 BIN_WIDTHS = (25_000, 10_000, 5_000, 2_500, 1_000, 500, 250, 100, 50, 25, 10, 5, 1)
 SCORES = {

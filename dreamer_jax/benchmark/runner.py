@@ -16,9 +16,9 @@ from typing import Any
 
 from dreamer_jax.benchmark.results import markdown_table, results
 from dreamer_jax.benchmark.suites import Plan, Run, overview, read_runs
+from dreamer_jax.core.errors import UNUSABLE_CHECKPOINT
 from dreamer_jax.core.files import locked, make_folder, write_json
 from dreamer_jax.core.text import clock
-from dreamer_jax.runs.folder import UNUSABLE_CHECKPOINT
 
 TRAIN = (sys.executable, str(Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"))
 FAILED, INTERRUPTED = 1, 130  # exit statuses; the second is a shell's for Ctrl-C

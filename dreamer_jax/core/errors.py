@@ -16,6 +16,8 @@ Errors of bad input are ValueErrors too.
 
 from pathlib import Path
 
+UNUSABLE_CHECKPOINT = 3  # exit status of a command that ends with a CheckpointError
+
 
 class DreamerError(Exception):
     """The base of all errors of this package."""

@@ -12,9 +12,9 @@ import numpy as np
 
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.options import field_names
+from dreamer_jax.core.statistics import binned_returns
 from dreamer_jax.report.published import BIN_WIDTHS, benchmark
 from dreamer_jax.report.summary import Run
-from dreamer_jax.scores import binned_returns
 
 # What does not make another protocol: it names the run, the task or the machine, or is about the run's length and logs.
 _NO_PROTOCOL = (

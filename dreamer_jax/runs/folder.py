@@ -18,7 +18,6 @@ from dreamer_jax.runs.metrics import COUNTERS, is_counter, is_number
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "gymnasium", "dm_control", "mujoco", "numpy")
 POLICIES = ("deterministic", "sampled")
 RESULTS = ("return_mean", "return_std", "return_min", "return_max", "episodes")
-UNUSABLE_CHECKPOINT = 3  # exit status of a script that ends with a CheckpointError
 
 
 def create_run(config: Config) -> Path:
@@ -75,7 +74,7 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str:
     """The commit of the project's checkout, "unknown" outside one. Read from its files: a child process would fork JAX."""
-    git = Path(__file__).resolve().parent.parent / ".git"
+    git = Path(__file__).resolve().parents[2] / ".git"
     try:
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):

@@ -15,10 +15,10 @@ from dreamer_jax.agent.train_step import compile_init, count_params
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.presets import load_config
 from dreamer_jax.play.evaluate import read_specs
+from dreamer_jax.profiling.parts import compare_with_matmul, fill, matmul_rate, measure_step
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs.curves import BLUE, RED
 from dreamer_jax.runs.folder import describe_environment
-from dreamer_jax.speed import compare_with_matmul, fill, matmul_rate, measure_step
 from dreamer_jax.training.learner import Learner
 
 SEEDS = "seeds"

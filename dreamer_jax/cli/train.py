@@ -1,18 +1,15 @@
-"""The command line of the scripts: options into a configuration, errors into one line."""
+"""Trains an agent, or goes on with one. `--help` lists every option."""
 
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import tyro
 
 from dreamer_jax.core.config import DEFAULT_PRESET, Config
-from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
+from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.options import parse_arguments
 from dreamer_jax.core.presets import load_config, preset_names
-from dreamer_jax.runs.folder import UNUSABLE_CHECKPOINT
 
 USAGE = """Trains a Dreamer agent.
 
@@ -67,31 +64,16 @@ def _take_seeds(arguments: Sequence[str]) -> tuple[int, list[str]]:
     return int(value), [*arguments[:at], *arguments[at + 2 :]]
 
 
-def tune_malloc() -> None:
-    """Starts this process again, once, with glibc's malloc as a long run on a CPU wants it (Linux; elsewhere nothing).
+def main(arguments: Sequence[str]) -> None:
+    """Trains what a command line asks for."""
+    request = training_request(arguments)
+    from dreamer_jax.agent.devices import keep_compiled_programs
+    from dreamer_jax.training.loop import start
 
-    Pages of 2 MiB from the system: an update takes and returns large temporaries, and with pages of 4 KiB a quarter of its time
-    on a CPU goes into mapping them. Four arenas, where by default there may be eight for each core: threads that come and go,
-    as those of a checkpoint, leave pieces in more and more of them. glibc reads both when a process starts, so they cannot be
-    set later. A GLIBC_TUNABLES of the user's own is kept.
-    """
-    if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ or not sys.executable:
-        return
-    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=4"
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def run_command(main: Callable[[list[str]], None], arguments: Sequence[str]) -> None:
-    """Runs a script's main; what the user did wrong becomes one line on stderr and exit status 2, 3 for a checkpoint."""
-    try:
-        main(list(arguments))
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(UNUSABLE_CHECKPOINT)
-    except (ConfigError, EnvError, ReplayError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    keep_compiled_programs()
+    if request.runs:
+        start.resume_seeds(request.runs)
+    elif request.dry:
+        print(start.describe(request.config, request.seeds))
+    else:
+        start.train_seeds(request.config, request.seeds)

@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from dreamer_jax import diagnosis
+from dreamer_jax.analysis import imagination
+from dreamer_jax.analysis.ppo import train_ppo
 from dreamer_jax.benchmark.runner import run_benchmark
 from dreamer_jax.benchmark.suites import make_plan, read_runs
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.files import make_folder, write_json
 from dreamer_jax.core.presets import load_config
-from dreamer_jax.ppo import train_ppo
 from dreamer_jax.report.summary import find_runs, read_run, solved_at
 from dreamer_jax.runs.metrics import FILE_NAME, RETURN_WINDOW, read_metrics
 
@@ -131,7 +131,7 @@ def study_horizon(
             rows = read_metrics(run.folder / FILE_NAME)
             curves.append(Curve(label, run.config.seed, [row for row in rows if row["kind"] == "episode"]))
             finals.append(run.evaluation["deterministic"]["return_mean"])
-            compared = diagnosis.diagnose(run.folder, "last", 10, 200, max(horizons), 0, run.folder / "diagnosis")["agent"]
+            compared = imagination.diagnose(run.folder, "last", 10, 200, max(horizons), 0, run.folder / "diagnosis")["agent"]
             errors.append(compared["value_error"] / max(abs(compared["return_mean"]), 1e-8))
             drifts.append(compared["drift"][min(horizons) - 1])
             lengths.append(run.evaluation["wall_seconds"] / 60)

@@ -24,8 +24,8 @@ from dreamer_jax.agent.train_step import compile_init, compile_train_step, train
 from dreamer_jax.agent.types import AgentState, Batch
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.spaces import ObsSpec
-from dreamer_jax.flops import count_flops
 from dreamer_jax.play.evaluate import read_specs
+from dreamer_jax.profiling.flops import count_flops
 from dreamer_jax.replay.buffer import Replay, Sequences, predict_bytes
 from dreamer_jax.runs.folder import describe_environment
 from dreamer_jax.runs.metrics import FILE_NAME, read_metrics

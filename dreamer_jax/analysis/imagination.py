@@ -18,10 +18,10 @@ from dreamer_jax.agent import distributions, rssm
 from dreamer_jax.agent.behavior import outcomes
 from dreamer_jax.agent.networks import apply
 from dreamer_jax.agent.types import LatentState, Params
+from dreamer_jax.analysis.imagination_report import draw_comparison, draw_counterfactual, table
 from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.files import make_folder, write_json
-from dreamer_jax.diagnosis_report import draw_comparison, draw_counterfactual, table
 from dreamer_jax.envs import env_seeds, make_env
 from dreamer_jax.play.evaluate import Agent, Policy, load_agent, load_policy
 

@@ -1,0 +1,1 @@
+"""Looking into trained agents: imagination beside reality, and studies over several runs."""

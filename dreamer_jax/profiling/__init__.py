@@ -1,0 +1,1 @@
+"""What an update costs: its parts, its operations, and how both grow."""
