@@ -15,7 +15,7 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
 from dreamer_jax.training import start
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 def script(name: str, *arguments: str) -> subprocess.CompletedProcess:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
+TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 
 
 def deterministic_return(tmp_path: Path, preset: str, *options: str) -> float:

@@ -20,7 +20,7 @@ from dreamer_jax.analysis import imagination
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.play.evaluate import load_agent, load_policy
 
-DIAGNOSE = Path(__file__).resolve().parent.parent / "scripts" / "diagnose.py"
+DIAGNOSE = Path(__file__).resolve().parents[2] / "scripts" / "diagnose.py"
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def test_an_environment_that_does_not_repeat_itself_has_no_counterfactual(agent,
 
 def test_the_script_writes_table_numbers_and_figures(finished_run, tmp_path):
     command = [sys.executable, str(DIAGNOSE), str(finished_run), "--episodes", "2", "--starts", "4", "--horizon", "3"]
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     env = os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
     command += ["--output", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)

@@ -20,7 +20,7 @@ from dreamer_jax.benchmark.suites import SUITES, Plan, listing, make_plan, overv
 from dreamer_jax.core.errors import ConfigError, EnvError
 from dreamer_jax.envs.families.gl import choose_gl
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STUB = (sys.executable, str(ROOT / "tests" / "training_stub.py"))
 FIVE, SIX = "import:counting:five", "import:counting:six"
 

@@ -27,7 +27,7 @@ from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.folder import open_run
 
-EVALUATE = Path(__file__).resolve().parent.parent / "scripts" / "evaluate.py"
+EVALUATE = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,7 @@ def test_no_episodes_are_refused(finished_run):
 
 
 def test_the_script_writes_numbers_and_a_video(run):
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     result = subprocess.run(
         [sys.executable, str(EVALUATE), str(run), "--episodes", "3", "--deterministic"],
         env=os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}"},

@@ -15,7 +15,7 @@ from run_folders import make_run
 from dreamer_jax.report.page import write_report
 from dreamer_jax.report.summary import read_runs
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "report.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "report.py"
 
 
 class _Page(HTMLParser):
