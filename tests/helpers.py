@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamer_jax.agent import rssm
+from dreamer_jax.agent.layout import CPU
 from dreamer_jax.agent.networks import Networks, build_networks
 from dreamer_jax.agent.train_step import init_params
 from dreamer_jax.agent.types import Batch, LatentState, Params
@@ -83,7 +84,7 @@ V2 = CONFIG.model_copy(
 @cache
 def tiny_networks(discrete: bool = True, dtype=jnp.float32) -> Networks:
     """Networks of `MODEL` for `OBS_SPECS`: three discrete actions, or two continuous ones."""
-    return build_networks(MODEL, OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), dtype)
+    return build_networks(MODEL, OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), dtype, CPU)
 
 
 @cache

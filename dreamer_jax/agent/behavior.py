@@ -1,4 +1,4 @@
-"""Actor and critic: value estimates, the return normaliser, and the losses on imagined and replayed states."""
+"""Actor and critic: what they learn from imagined states, and the losses on imagined and replayed ones."""
 
 from typing import Any, NamedTuple, cast
 
@@ -8,107 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_jax.agent import distributions, rssm
+from dreamer_jax.agent.heads import outcomes, policy_distribution, sample_action
 from dreamer_jax.agent.layout import map_steps, mean_over_steps
 from dreamer_jax.agent.networks import Networks, apply
+from dreamer_jax.agent.returns import estimate_value, lambda_return, update_return_norm
 from dreamer_jax.agent.types import LatentState, Metrics, Params, ReturnNorm, Trajectory
 from dreamer_jax.core.algorithm import BehaviorConfig
 
 stop = jax.lax.stop_gradient
-
-
-def lambda_return(reward: jax.Array, value: jax.Array, discount: jax.Array, lam: float | jax.Array) -> jax.Array:
-    """Lambda-return (V1 eq. 6, V3 eq. 7), over the leading time axis.
-
-    R_t = reward_t + discount_t ((1 - lam_t) value_{t+1} + lam_t R_{t+1}), R_H = value_H.
-
-    Args:
-      reward: f32[H, ...] in environment units after action repeat.
-      value: f32[H+1, ...].
-      discount: f32[H, ...] in [0, 1]; 0 at a termination.
-      lam: scalar, or f32[H, ...]; 0 where an episode is cut, so that the value is bootstrapped there.
-
-    Returns:
-      f32[H, ...].
-    """
-    chex.assert_equal_shape([reward, discount])
-    chex.assert_shape(value, (reward.shape[0] + 1, *reward.shape[1:]))
-    lam = jnp.broadcast_to(lam, reward.shape)
-    bootstrap = reward + discount * (1 - lam) * value[1:]
-
-    def step(following, inputs):
-        base, decay = inputs
-        current = base + decay * following
-        return current, current
-
-    _, returns = jax.lax.scan(step, value[-1], (bootstrap, discount * lam), reverse=True)
-    return returns
-
-
-def n_step_return(reward: jax.Array, value: jax.Array, discount: jax.Array, steps: int) -> jax.Array:
-    """V_N of V1's paper (eq. 5): `steps` rewards, then the value there, or at the horizon if that comes first.
-
-    Args and result as for `lambda_return`.
-    """
-    chex.assert_equal_shape([reward, discount])
-    chex.assert_shape(value, (reward.shape[0] + 1, *reward.shape[1:]))
-    returns = value
-    for _ in range(min(steps, reward.shape[0])):
-        returns = jnp.concatenate([reward + discount * returns[1:], value[-1:]])
-    return returns[:-1]
-
-
-def reward_return(reward: jax.Array, last: jax.Array, alive: jax.Array) -> jax.Array:
-    """V_R of V1's paper (eq. 4): the sum of the rewards up to the horizon, without values and without discount.
-
-    Args:
-      reward: f32[H, ...]; last: f32[...], the reward at the horizon itself where a state's value begins with its own, else 0.
-      alive: f32[H, ...], the probability that the episode goes on.
-    """
-    return lambda_return(reward, jnp.concatenate([jnp.zeros_like(reward), last[None]]), alive, 1.0)
-
-
-def estimate_value(
-    reward: jax.Array, last: jax.Array, value: jax.Array, discount: jax.Array, config: BehaviorConfig
-) -> jax.Array:
-    """The value estimate that `config.estimator` names; arguments as above."""
-    if config.estimator == "reward":
-        return reward_return(reward, last, discount / config.discount)
-    if config.estimator == "n_step":
-        return n_step_return(reward, value, discount, config.n_step)
-    return lambda_return(reward, value, discount, config.lam)
-
-
-def update_return_norm(norm: ReturnNorm, returns: jax.Array, config: BehaviorConfig) -> tuple[ReturnNorm, jax.Array]:
-    """Moves the percentiles towards those of `returns` (any shape) -> (new norm, scale f32[]).
-
-    scale = max(norm_limit, high - low) with the updated values; they start at 0 and are not bias-corrected.
-    """
-    percentiles = jnp.percentile(stop(returns), jnp.array([config.norm_low, config.norm_high]))
-    low = (1 - config.norm_rate) * norm.low + config.norm_rate * percentiles[0]
-    high = (1 - config.norm_rate) * norm.high + config.norm_rate * percentiles[1]
-    return ReturnNorm(low, high), jnp.maximum(config.norm_limit, high - low)
-
-
-def policy_distribution(outputs: dict[str, jax.Array], config: BehaviorConfig) -> distrax.Distribution:
-    """The actor's outputs as a distribution over actions [.., A]: one-hot categorical, or what `config.policy` names.
-
-    The categorical mixes in no uniform share: the author's code ignores the configured one on this path.
-    """
-    if "logits" in outputs:
-        return distributions.one_hot_categorical(outputs["logits"])
-    if config.policy == "tanh_normal":
-        return distributions.tanh_normal(outputs["mean"], outputs["std"])
-    if config.policy == "truncated_normal":
-        return distributions.truncated_normal(outputs["mean"], outputs["std"])
-    return distributions.bounded_normal(outputs["mean"], outputs["std"], config.min_std, config.max_std)
-
-
-def sample_action(key: jax.Array, policy: distrax.Distribution) -> jax.Array:
-    """Draws actions f32[.., A] that carry the policy's gradient: reparameterised, or straight through a one-hot."""
-    action = distributions.sample(key, policy)
-    if isinstance(policy, distrax.OneHotCategorical):
-        return distributions.straight_through(action, policy.probs)
-    return action
 
 
 class Predictions(NamedTuple):
@@ -283,15 +190,6 @@ def imagine_from_posterior(
     return rssm.imagine(nets, params, act, key, start, config.imagination_horizon)
 
 
-def outcomes(nets: Networks, config: BehaviorConfig, params: Params, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What the world model says of features [.., F]: mean reward, and continue with the discount inside, f32[..] both."""
-    reward = distributions.scalar_mean(apply(nets.reward, params["reward"], features))
-    if not nets.continue_:
-        return reward, jnp.full_like(reward, config.discount)
-    logit = apply(nets.continue_, params["continue"], features)["logit"][..., 0]
-    return reward, jax.nn.sigmoid(logit.astype(jnp.float32))
-
-
 def predict(
     nets: Networks,
     config: BehaviorConfig,
@@ -301,9 +199,12 @@ def predict(
     trajectory: Trajectory,
     is_terminal: jax.Array,
 ) -> Predictions:
-    """Reward, continue and both critics at every imagined state; `is_terminal` bool[N] says which starts were ends.
+    """Reward, continue and both critics' values at every imagined state.
 
-    Where values begin with a state's own reward the truth about the start takes the place of its predicted continue (V2).
+    Where a value begins with the state's own reward, what is known about the start replaces its predicted continue (V2).
+
+    Args:
+      is_terminal: bool[N], which of the starts ended their episode.
     """
     params, critic_params, slow_params = stop((params, critic_params, slow_params))
 
@@ -315,7 +216,7 @@ def predict(
         value, slow_value = scalar(nets.critic, critic_params), scalar(nets.critic, slow_params)
         return Predictions(*outcomes(nets, config, params, features), value, slow_value)
 
-    first, last = map_steps(heads, trajectory.features), heads(rssm.features(trajectory.last))
+    first, last = map_steps(heads, trajectory.features, nets.layout), heads(rssm.features(trajectory.last))
     predictions = jax.tree.map(lambda first, last: jnp.concatenate([first, last[None]]), first, last)
     if nets.continue_ and config.returns != "next_reward":
         start = jnp.where(is_terminal, 0.0, config.discount)
@@ -344,7 +245,8 @@ def actor_critic_losses(
         return {"policy": loss.mean(), "value": values.mean()}, {"policy_entropy": entropy.mean()}
 
     steps = stop((trajectory.features, trajectory.action, targets))
-    losses, metrics = cast(tuple, mean_over_steps(of_rows, {"policy": actor_params, "value": critic_params}, steps))
+    params = {"policy": actor_params, "value": critic_params}
+    losses, metrics = cast(tuple, mean_over_steps(of_rows, params, steps, nets.layout))
     if config.dynamics_share:
         losses["policy"] += config.dynamics_share * dynamics_loss(targets).mean()
     return losses, metrics

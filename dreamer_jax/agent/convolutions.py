@@ -5,13 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_jax.agent.devices import on_cpu
 from dreamer_jax.agent.layers import MLP, BlockLinear, Dtype, Linear, NormAct, Style, flatten_stoch, kernel_init
+from dreamer_jax.agent.layout import ACCELERATOR, Layout
 
 IMAGE_MULTS = (2, 3, 4, 4)  # V3: channels of the four levels of encoder and decoder, in units of `depth`
 IMAGE_FACTOR = 2 ** len(IMAGE_MULTS)
 DECODER_BLOCKS = 8
-CPU_IMAGES = 64  # that a CPU convolves at once
 STRIDED_MULTS = (1, 2, 4, 8)  # V1 and V2: channels of the four strided convolutions
 STRIDED_KERNELS = (5, 5, 6, 6)  # and the kernels of the four transposed ones, which give 64x64
 
@@ -31,7 +30,7 @@ class ImageEncoder(nn.Module):
         x = images.reshape((-1, height, width, channels)).astype(self.style.dtype) / 255 - 0.5
         x = jnp.pad(x, ((0, 0), (0, -height % IMAGE_FACTOR), (0, -width % IMAGE_FACTOR), (0, 0)), mode="edge")
         for i, mult in enumerate(IMAGE_MULTS):
-            x = ImageConv(self.depth * mult, False, self.style.dtype, name=f"conv{i}")(x)
+            x = ImageConv(self.depth * mult, False, self.style.dtype, self.style.layout, name=f"conv{i}")(x)
             rows, height, width, channels = x.shape
             x = x.reshape((rows, height // 2, 2, width // 2, 2, channels)).max((2, 4))
             x = NormAct(self.style, name=f"act{i}")(x)
@@ -54,7 +53,8 @@ class ImageDecoder(nn.Module):
     def __call__(self, deter: jax.Array, stoch: jax.Array) -> jax.Array:
         height, width, channels = self.shape
         rows, columns = -(-height // IMAGE_FACTOR), -(-width // IMAGE_FACTOR)
-        maps, dtype, batch = self.depth * IMAGE_MULTS[-1], self.style.dtype, deter.shape[:-1]
+        maps, batch = self.depth * IMAGE_MULTS[-1], deter.shape[:-1]
+        dtype, layout = self.style.dtype, self.style.layout
         stoch = flatten_stoch(deter, stoch)
         deter, stoch = deter.reshape((-1, deter.shape[-1])), stoch.reshape((-1, stoch.shape[-1]))
 
@@ -64,9 +64,9 @@ class ImageDecoder(nn.Module):
         x += Linear(rows * columns * maps, dtype=dtype, name="stoch_map")(y).reshape(x.shape)
         x = NormAct(self.style, name="map_act")(x)
         for i, mult in reversed(tuple(enumerate(IMAGE_MULTS[:-1]))):
-            x = ImageConv(self.depth * mult, True, dtype, name=f"conv{i}")(x)
+            x = ImageConv(self.depth * mult, True, dtype, layout, name=f"conv{i}")(x)
             x = NormAct(self.style, name=f"act{i}")(x)
-        x = nn.sigmoid(ImageConv(channels, True, dtype, name="image")(x))
+        x = nn.sigmoid(ImageConv(channels, True, dtype, layout, name="image")(x))
         return x[:, :height, :width].reshape((*batch, *self.shape))
 
 
@@ -135,6 +135,7 @@ class ImageConv(nn.Module):
     channels: int
     doubled: bool = False
     dtype: Dtype = jnp.float32
+    layout: Layout = ACCELERATOR
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -142,27 +143,26 @@ class ImageConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)).astype(self.dtype)
         x = x.astype(self.dtype)
         if not self.doubled:
-            return convolve(x, kernel) + bias
+            return convolve(x, kernel, self.layout) + bias
         # [2, 3, 5]: which of the 3 pixels of x lies under each of the kernel's 5, seen from the even and the odd pixel.
         under = np.array([[[(parity + tap - 2) // 2 + 1 == i for tap in range(5)] for i in range(3)] for parity in range(2)])
         under = under.astype(self.dtype)
         kernels = jnp.einsum("piy,qjx,yxco->ijcpqo", under, under, kernel).reshape((3, 3, x.shape[-1], -1))
         rows, height, width, _ = x.shape
-        pixels = convolve(x, kernels).reshape((rows, height, width, 2, 2, self.channels))
+        pixels = convolve(x, kernels, self.layout).reshape((rows, height, width, 2, 2, self.channels))
         return pixels.swapaxes(2, 3).reshape((rows, 2 * height, 2 * width, self.channels)) + bias
 
 
-def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """SAME convolution with stride 1 of x [N, H, W, C] with a kernel [h, w, C, O].
+def convolve(x: jax.Array, kernel: jax.Array, layout: Layout) -> jax.Array:
+    """SAME convolution with stride 1: x [N, H, W, C], kernel [h, w, C, O] -> [N, H, W, O].
 
-    On a CPU some images at a time: XLA's gradient of the kernel takes up to four times as long on a thousand at once.
+    It takes as many images at a time as `layout.images_per_convolution` says.
     """
 
-    def at_once(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def of_images(x: jax.Array) -> jax.Array:
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    def in_parts(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        parts = jnp.split(x, list(range(CPU_IMAGES, x.shape[0], CPU_IMAGES)))
-        return jnp.concatenate([at_once(part, kernel) for part in parts])
-
-    return in_parts(x, kernel) if on_cpu() else at_once(x, kernel)
+    count = layout.images_per_convolution
+    if count is None:
+        return of_images(x)
+    return jnp.concatenate([of_images(part) for part in jnp.split(x, list(range(count, x.shape[0], count)))])

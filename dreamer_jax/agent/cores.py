@@ -7,9 +7,6 @@ import jax.numpy as jnp
 from dreamer_jax.agent.layers import MLP, BlockLinear, Linear, NormAct, Style
 from dreamer_jax.core.algorithm import ModelConfig
 
-# The gates of all blocks at once are an eighth of the kernels to compile; with many rows, joining the blocks takes longer.
-FEW_ROWS = 64
-
 
 class BlockGRU(nn.Module):
     """V3's recurrent core, h' = f(h, z, a): a block-diagonal GRU with norms."""
@@ -19,7 +16,7 @@ class BlockGRU(nn.Module):
 
     @nn.compact
     def __call__(self, deter: jax.Array, stoch: jax.Array, action: jax.Array) -> jax.Array:
-        """The three gates are split inside each block; up to FEW_ROWS rows, those of all blocks are computed at once."""
+        """The three gates are split inside each block. The layout says up to how many rows all blocks are computed at once."""
         c, dtype = self.config, self.style.dtype
         action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action)))
         parts = {"deter_in": deter, "stoch_in": stoch, "action_in": action}
@@ -30,7 +27,7 @@ class BlockGRU(nn.Module):
             x = BlockLinear(c.deter, c.blocks, dtype, name=f"recurrent_{i}")(x, shared)
             x, shared = NormAct(self.style, name=f"recurrent_act_{i}")(x), None  # [.., D]
         gates = BlockLinear(3 * c.deter, c.blocks, dtype, name="gates")
-        if deter.size // c.deter > FEW_ROWS:
+        if deter.size // c.deter > self.style.layout.joint_gates_max_rows:
             pairs = zip(gates.by_block(x), jnp.split(deter, c.blocks, axis=-1), strict=True)
             return jnp.concatenate([_gate(*pair) for pair in pairs], -1)
         blocks = (*deter.shape[:-1], c.blocks, -1)

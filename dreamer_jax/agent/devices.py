@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dreamer_jax.agent.layout import Layout
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
 
@@ -51,21 +52,18 @@ def compute_dtype(config: Config) -> Any:
     return jnp.dtype(resolve_precision(config).precision)
 
 
-def compiler_options(once: bool = False) -> dict[str, Any]:
-    """How the chosen device's large programs are compiled: for a CPU at LLVM's level 1, in less time to code as fast.
+def compiler_options(layout: Layout, once: bool = False) -> dict[str, Any]:
+    """Options for `jax.jit` with which large programs are compiled: the layout's optimisation level, where it has one.
 
-    A level that XLA_FLAGS names is kept.
+    A level that the user names in XLA_FLAGS is kept.
 
     Args:
-      once: the program runs a single time, so that its speed does not count: level 0.
+      once: the program runs a single time, so its speed does not count and it is compiled at level 0.
     """
     level = "xla_backend_optimization_level"
-    return {level: 0 if once else 1} if on_cpu() and level not in os.environ.get("XLA_FLAGS", "") else {}
-
-
-def on_cpu() -> bool:
-    """Whether the chosen device is a CPU: asked while a program is traced, for what is computed in another way there."""
-    return _chosen_device().platform == "cpu"
+    if layout.optimization_level is None or level in os.environ.get("XLA_FLAGS", ""):
+        return {}
+    return {level: 0 if once else layout.optimization_level}
 
 
 def keep_compiled_programs() -> None:

@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dreamer_jax.agent.layout import ACCELERATOR, Layout
+
 Dtype = Any
 
 ACTIVATIONS = {"silu": nn.silu, "elu": nn.elu, "relu": nn.relu}
@@ -17,11 +19,15 @@ ACTIVATIONS = {"silu": nn.silu, "elu": nn.elu, "relu": nn.relu}
 
 @dataclass(frozen=True)
 class Style:
-    """What the hidden layers have in common: norm, activation and compute dtype. V3's by default."""
+    """What the hidden layers have in common: norm, activation, compute dtype and layout.
+
+    The defaults are V3's norm and activation, and the layout that computes everything at once.
+    """
 
     norm: str = "rms"
     activation: str = "silu"
     dtype: Dtype = jnp.float32
+    layout: Layout = ACCELERATOR
 
 
 def kernel_init(scale: float = 1.0, in_axis: int | tuple[int, ...] = -2) -> nn.initializers.Initializer:

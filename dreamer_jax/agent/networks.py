@@ -22,6 +22,7 @@ from dreamer_jax.agent.cores import CORES
 from dreamer_jax.agent.distributions import symlog
 from dreamer_jax.agent.latents import Latent, make_latent
 from dreamer_jax.agent.layers import MLP, Dtype, Linear, Style, flatten_stoch, kernel_init
+from dreamer_jax.agent.layout import Layout
 from dreamer_jax.agent.types import Params
 from dreamer_jax.core.algorithm import ModelConfig
 from dreamer_jax.core.errors import ConfigError
@@ -195,11 +196,11 @@ class Prototypes(nn.Module):
 
 @dataclass(frozen=True)
 class Networks:
-    """Every module of an agent. Built once; holds no parameters.
+    """Every module of an agent, and how its programs are laid out. Built once; holds no parameters.
 
     `obs_specs` has the keys that the encoder or the decoder uses: what the replay has to hold. `continue_` is None where the
     discount is constant, `decoder`, `projection` and `prototypes` where the representation does without, `actor` and `critic`
-    where a planner acts.
+    where a planner acts. `layout` is that of the device on which the programs will run; the modules have it too.
     """
 
     encoder: Encoder
@@ -215,10 +216,15 @@ class Networks:
     obs_specs: ObsSpecs
     action_spec: ActionSpec
     dtype: Dtype
+    layout: Layout
 
 
-def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: ActionSpec, dtype: Dtype) -> Networks:
+def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: ActionSpec, dtype: Dtype, layout: Layout) -> Networks:
     """Builds the modules for an environment's spaces; keys are used in sorted order.
+
+    Args:
+      dtype: the compute dtype; parameters are float32.
+      layout: that of the device on which the programs will run; see `layout_of`.
 
     Raises:
       ConfigError: `encoder_keys` or `decoder_keys` takes no key, an image does not fit the layers, or images are decoded from a
@@ -229,8 +235,8 @@ def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: Action
     decoded = _select(config, obs_specs, config.decoder_keys, "decoder") if reconstructs else ()
     if config.cnn == "pooled" and image_groups(decoded) and config.deter % DECODER_BLOCKS:
         raise ConfigError(f"model.deter={config.deter} is not a multiple of {DECODER_BLOCKS}, which decoding images needs")
-    style = Style(config.norm, config.activation, dtype)
-    image_style = Style(config.norm, config.cnn_activation, dtype)
+    style = Style(config.norm, config.activation, dtype, layout)
+    image_style = Style(config.norm, config.cnn_activation, dtype, layout)
     # Two-hot heads begin at zero; the author's other heads do not.
     scalar, scale = ((("logits", config.bins),), 0.0) if config.scalar_heads == "two_hot" else ((("mean", 1),), 1.0)
     size = action_spec.size
@@ -250,6 +256,7 @@ def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: Action
         obs_specs=dict(sorted({**dict(encoded), **dict(decoded)}.items())),
         action_spec=action_spec,
         dtype=dtype,
+        layout=layout,
     )
 
 

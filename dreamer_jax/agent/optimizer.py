@@ -6,59 +6,64 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dreamer_jax.agent.devices import on_cpu
+from dreamer_jax.agent.layout import Layout
 from dreamer_jax.core.algorithm import OptimizerConfig
 
-ROWS = 8
+ROWS = 8  # of a product that stands for a sum of squares
 
 
-def clip_by_tensor_norm(ratio: float, min_norm: float) -> optax.GradientTransformation:
-    """AGC over whole tensors: g * min(1, ratio * max(min_norm, |parameter|) / |g|), biases and scales too.
+def clip_by_tensor_norm(ratio: float, min_norm: float, layout: Layout) -> optax.GradientTransformation:
+    """Adaptive gradient clipping (AGC) over whole tensors, biases and scales too.
 
-    (`optax.adaptive_grad_clip` clips by unit, which is another algorithm.)
+    A gradient g becomes g * min(1, ratio * max(min_norm, |parameter|) / |g|). `optax.adaptive_grad_clip` clips by unit, which
+    is another algorithm.
     """
 
     def update(updates, state, params=None):
         def clip(gradient, parameter):
-            limit = ratio * jnp.maximum(min_norm, tensor_norm(parameter))
-            return gradient * jnp.minimum(1.0, limit / tensor_norm(gradient))
+            limit = ratio * jnp.maximum(min_norm, tensor_norm(parameter, layout))
+            return gradient * jnp.minimum(1.0, limit / tensor_norm(gradient, layout))
 
         return jax.tree.map(clip, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def tensor_norm(x: jax.Array) -> jax.Array:
+def tensor_norm(x: jax.Array, layout: Layout) -> jax.Array:
     """Euclidean norm f32[] of all elements."""
-    return jnp.sqrt(squared_norm(x))
+    return jnp.sqrt(squared_norm(x, layout))
 
 
-def squared_norm(x: jax.Array) -> jax.Array:
+def squared_norm(x: jax.Array, layout: Layout) -> jax.Array:
     """Sum f32[] of the squares of all elements.
 
-    On a CPU by a product of eight rows with themselves where there are as many: it is a library's, and needs no compiling.
+    `layout.norms_by_product` asks for the product of eight rows with themselves. A tensor whose size is no multiple of eight
+    has a dot product in all layouts.
     """
-    if not on_cpu() or x.size % ROWS:
+    if not layout.norms_by_product or x.size % ROWS:
         return jnp.vdot(x, x, precision="highest")
     rows = x.reshape((ROWS, -1))
     return jnp.trace(rows @ rows.T)
 
 
-@cache  # it is part of a TrainState's structure: with another of the same settings, compiled functions would be traced again
-def make_optimizer(config: OptimizerConfig, own_rate: float | None = None) -> optax.GradientTransformation:
-    """Clipping -> LaProp or Adam -> learning rate -> weight decay.
+# Cached because an optimiser is part of a TrainState's structure: an equal but rebuilt one would make compiled functions be
+# traced again.
+@cache
+def make_optimizer(config: OptimizerConfig, layout: Layout, own_rate: float | None = None) -> optax.GradientTransformation:
+    """Builds the chain of clipping, LaProp or Adam, learning rate, and weight decay.
 
     LaProp is RMS scaling, then momentum; in Adam they are independent. All averages are bias-corrected. The very first update
     has learning rate 0 when there is a warm-up.
 
     Args:
-      own_rate: the learning rate of one of world model, actor and critic, in the place of the common one.
+      layout: how the norms of clipping are computed.
+      own_rate: a learning rate for world model, actor or critic alone, which replaces the common one.
     """
     peak = own_rate or config.learning_rate
     rate = optax.linear_schedule(0.0, peak, config.warmup) if config.warmup else optax.constant_schedule(peak)
     steps = []
     if config.agc:
-        steps.append(clip_by_tensor_norm(config.agc, config.agc_min))
+        steps.append(clip_by_tensor_norm(config.agc, config.agc_min, layout))
     if config.clip:
         steps.append(optax.clip_by_global_norm(config.clip))
     if config.algorithm == "laprop":

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_jax.agent import rssm
-from dreamer_jax.agent.behavior import lambda_return, outcomes
+from dreamer_jax.agent.heads import outcomes
 from dreamer_jax.agent.networks import Networks
+from dreamer_jax.agent.returns import lambda_return
 from dreamer_jax.agent.types import LatentState, Params
 from dreamer_jax.core.algorithm import BehaviorConfig
 

@@ -1,12 +1,13 @@
 """Acting: one step of filtering and one action, compiled."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from dreamer_jax.agent import distributions, rssm
-from dreamer_jax.agent.behavior import policy_distribution
+from dreamer_jax.agent.heads import policy_distribution
 from dreamer_jax.agent.networks import Networks, apply
 from dreamer_jax.agent.planner import plan
 from dreamer_jax.agent.seeds import over_seeds
@@ -41,7 +42,8 @@ def policy_step(
     """
     latent_key, action_key = jax.random.split(key)
     embed = apply(nets.encoder, params.world_model["encoder"], obs)
-    latent, _ = rssm.observe_step(nets, params.world_model, latent_key, carry.latent, carry.prev_action, embed, is_first)
+    noise = nets.latent.noise(latent_key, is_first.shape)
+    latent, _ = rssm.observe_step(nets, params.world_model, noise, carry.latent, carry.prev_action, embed, is_first)
     if nets.actor:
         dist = policy_distribution(apply(nets.actor, params.actor, rssm.features(latent)), config)
         action = dist.mode() if mode == "deterministic" else distributions.sample(action_key, dist)
@@ -63,13 +65,15 @@ def explore(key: jax.Array, action: jax.Array, spec: ActionSpec, amount: float) 
     return jnp.where(jax.random.bernoulli(which, amount, (*action.shape[:1], 1)), random, action)
 
 
-def compile_policy(nets: Networks, config: BehaviorConfig, mode: Mode, seeds: int | None = None):
-    """The jitted `step(params, key, counter, carry, obs, is_first)`: its key is fold_in(key, counter).
+def compile_policy(nets: Networks, config: BehaviorConfig, mode: Mode, seeds: int | None = None) -> Callable:
+    """The jitted `step(params, key, carry, obs, is_first) -> (action, carry)`: `policy_step` with the key of this step alone.
 
-    With `seeds` all arguments but the counter have an axis of seeds in front; see `over_seeds`.
+    With `seeds`, all arguments and results have an axis of that size in front, one agent each.
     """
 
-    def step(params, key, counter, carry, obs, is_first):
-        return policy_step(nets, config, params, jax.random.fold_in(key, counter), carry, obs, is_first, mode)
+    def step(
+        params: ActingParams, key: jax.Array, carry: PolicyCarry, obs: dict[str, jax.Array], is_first: jax.Array
+    ) -> tuple[jax.Array, PolicyCarry]:
+        return policy_step(nets, config, params, key, carry, obs, is_first, mode)
 
-    return jax.jit(over_seeds(step, seeds, in_axes=(0, 0, None, 0, 0, 0)))
+    return jax.jit(over_seeds(step, seeds))

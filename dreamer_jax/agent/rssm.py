@@ -1,7 +1,8 @@
 """The recurrent state-space model as pure functions: one step, and scans over time.
 
-`nets` holds modules without parameters; `params` is the world model's parameter tree. A scan takes the random numbers of all
-its steps as input: they are drawn before it, at once, from a key a step.
+`nets` holds modules without parameters; `params` is the world model's parameter tree. A step takes its random numbers, the
+noise, where other programs take a key: a scan draws the noise of all its steps beforehand, at once, from one key for each step.
+A single step draws its own by `nets.latent.noise(key, batch)`.
 """
 
 import jax
@@ -29,7 +30,7 @@ def features(state: LatentState) -> jax.Array:
 def observe_step(
     nets: Networks,
     params: Params,
-    key: jax.Array,
+    noise: jax.Array,
     prev: LatentState,
     prev_action: jax.Array,
     embed: jax.Array,
@@ -38,34 +39,23 @@ def observe_step(
     """Filters one observation: prev [B], prev_action [B, A], embed [B, E], is_first bool[B] -> state [B], posterior.
 
     Where is_first is set, the previous state and the previous action vector are replaced by zeros first.
+
+    Args:
+      noise: f32[B, S], the random numbers of the posterior's draw, from `nets.latent.noise(key, (B,))`. It is no key, because
+        the scan of `observe` draws the noise of all steps beforehand.
     """
-    return _filter(nets, params, nets.latent.noise(key, is_first.shape), prev, prev_action, embed, is_first)
-
-
-def _filter(
-    nets: Networks,
-    params: Params,
-    noise: jax.Array,
-    prev: LatentState,
-    prev_action: jax.Array,
-    embed: jax.Array,
-    is_first: jax.Array,
-) -> tuple[LatentState, LatentDist]:
     prev, prev_action = jax.tree.map(lambda x: _mask(x, is_first), (prev, prev_action))
     deter = apply(nets.rssm, params["rssm"], prev.deter, prev.stoch, prev_action, method="core")
     return _draw(nets, deter, apply(nets.rssm, params["rssm"], deter, embed, method="posterior"), noise)
 
 
 def imagine_step(
-    nets: Networks, params: Params, key: jax.Array, prev: LatentState, action: jax.Array
-) -> tuple[LatentState, LatentDist]:
-    """Predicts one step without an observation: prev [B], action [B, A] taken in it -> state [B], prior."""
-    return _predict(nets, params, nets.latent.noise(key, action.shape[:-1]), prev, action)
-
-
-def _predict(
     nets: Networks, params: Params, noise: jax.Array, prev: LatentState, action: jax.Array
 ) -> tuple[LatentState, LatentDist]:
+    """Predicts one step without an observation: prev [B], action [B, A] taken in it -> state [B], prior.
+
+    `noise` f32[B, S] holds the random numbers of the prior's draw, as in `observe_step`.
+    """
     deter = apply(nets.rssm, params["rssm"], prev.deter, prev.stoch, action, method="core")
     return _draw(nets, deter, apply(nets.rssm, params["rssm"], deter, method="prior"), noise)
 
@@ -94,7 +84,7 @@ def observe(
     keys = jax.random.split(key, embed.shape[1]) if key.ndim == 0 else key
 
     def step(state, inputs):
-        state, posterior = _filter(nets, params, inputs[0], state, *inputs[1:])
+        state, posterior = observe_step(nets, params, inputs[0], state, *inputs[1:])
         return state, (state, posterior)
 
     time_major = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (prev_action, embed, is_first))
@@ -110,7 +100,7 @@ def imagine(nets: Networks, params: Params, policy, key: jax.Array, start: Laten
     """Rolls the prior forward under a policy.
 
     Args:
-      policy: (key, features [N, F]) -> action f[N, A]; behavior.py makes it from the actor.
+      policy: (key, features [N, F]) -> action f[N, A]; `behavior.imagine_from_posterior` makes it from the actor.
       start: LatentState[N], index 0 of the trajectory.
       horizon: steps H.
 
@@ -122,7 +112,7 @@ def imagine(nets: Networks, params: Params, policy, key: jax.Array, start: Laten
         action_key, noise = inputs
         seen = features(state)
         action = policy(action_key, seen)
-        new, _ = _predict(nets, params, noise, state, action)
+        new, _ = imagine_step(nets, params, noise, state, action)
         return new, (seen, action)
 
     keys = jax.random.split(key, (horizon, 2))
@@ -136,7 +126,7 @@ def imagine_actions(nets: Networks, params: Params, key: jax.Array, start: Laten
 
     def step(state, inputs):
         noise, action = inputs
-        state, _ = _predict(nets, params, noise, state, action)
+        state, _ = imagine_step(nets, params, noise, state, action)
         return state, state
 
     noise = jax.vmap(lambda key: nets.latent.noise(key, actions.shape[1:2]))(jax.random.split(key, actions.shape[0]))

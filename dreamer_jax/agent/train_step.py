@@ -9,9 +9,10 @@ from flax.training.train_state import TrainState
 
 from dreamer_jax.agent import behavior, rssm
 from dreamer_jax.agent.devices import compiler_options
+from dreamer_jax.agent.layout import Layout
 from dreamer_jax.agent.networks import Networks, apply
 from dreamer_jax.agent.optimizer import make_optimizer, squared_norm
-from dreamer_jax.agent.prototypes import before_update, hold_still, slow_copy
+from dreamer_jax.agent.representations.prototypes import before_update, hold_still, slow_copy
 from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.types import ActingParams, AgentState, Batch, LatentState, Metrics, Params, ReturnNorm
 from dreamer_jax.agent.world_model import world_model_loss
@@ -53,7 +54,8 @@ def init_agent(nets: Networks, config: Config, key: jax.Array) -> AgentState:
     world_model, actor, critic = init_params(nets, init_key)
 
     def make(params: Params, own_rate: float | None = None) -> TrainState:
-        optimizer = make_optimizer(config.optimizer, own_rate)  # pyright: ignore[reportArgumentType]  # frozen, so it has a hash
+        # The configuration is frozen, so it has a hash.
+        optimizer = make_optimizer(config.optimizer, nets.layout, own_rate)  # pyright: ignore[reportArgumentType]
         state = TrainState.create(apply_fn=None, params=params, tx=optimizer)
         # Of a Python number it would have a weak type, which a checkpoint loses: a run that goes on would be compiled again.
         return state.replace(step=jnp.int32(0))
@@ -171,7 +173,10 @@ def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) 
 
     metrics |= {f"loss/{name}": loss.mean() for name, loss in losses.items()}
     metrics["loss/total"] = total
-    norms = {f"grad_norm/{name}": _norm(grad) for name, grad in zip(("world_model", "actor", "critic"), grads, strict=True)}
+    norms = {
+        f"grad_norm/{name}": _norm(grad, nets.layout)
+        for name, grad in zip(("world_model", "actor", "critic"), grads, strict=True)
+    }
     finite = jnp.isfinite(jnp.stack([total, *norms.values()])).all()  # a norm is finite only if all of its squares are
     metrics |= norms | {"refused": 1 - finite.astype(jnp.float32)}
     old = replace(state, step=state.step + 1)
@@ -181,13 +186,13 @@ def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) 
 
 def compile_init(nets: Networks, config: Config):
     """The jitted `init_agent(key)`."""
-    return jax.jit(partial(init_agent, nets, config), compiler_options=compiler_options(once=True))
+    return jax.jit(partial(init_agent, nets, config), compiler_options=compiler_options(nets.layout, once=True))
 
 
 def compile_train_step(nets: Networks, config: Config, seeds: int | None = None):
     """The jitted `train_step(state, batch)`; the state is donated. Build it once. For `seeds` see `over_seeds`."""
     step = over_seeds(partial(train_step, nets, config), seeds)
-    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
+    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(nets.layout))
 
 
 def acting_params(state: AgentState) -> ActingParams:
@@ -202,5 +207,5 @@ def count_params(nets: Networks) -> dict[str, int]:
     return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in trees.items() if tree}
 
 
-def _norm(tree: Params) -> jax.Array:
-    return jnp.sqrt(sum((squared_norm(leaf) for leaf in jax.tree.leaves(tree)), jnp.float32(0)))
+def _norm(tree: Params, layout: Layout) -> jax.Array:
+    return jnp.sqrt(sum((squared_norm(leaf, layout) for leaf in jax.tree.leaves(tree)), jnp.float32(0)))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from dreamer_jax.agent import distributions, rssm
 from dreamer_jax.agent.networks import Networks, apply
-from dreamer_jax.agent.representation import representation_losses
+from dreamer_jax.agent.representations import representation_losses
 from dreamer_jax.agent.types import Batch, LatentState, Metrics, Params
 from dreamer_jax.core.algorithm import LossConfig
 from dreamer_jax.core.config import Config

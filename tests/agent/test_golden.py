@@ -10,13 +10,17 @@ import pytest
 from golden_data import assert_all_close, assert_close
 
 from dreamer_jax.agent import convolutions, distributions, layers, rssm
-from dreamer_jax.agent.behavior import lambda_return, policy_distribution, update_return_norm
+from dreamer_jax.agent.heads import policy_distribution
 from dreamer_jax.agent.latents import Categorical
+from dreamer_jax.agent.layout import ACCELERATOR, CPU
 from dreamer_jax.agent.optimizer import clip_by_tensor_norm, make_optimizer
-from dreamer_jax.agent.representation import decoder_losses
+from dreamer_jax.agent.representations.reconstruction import decoder_losses
+from dreamer_jax.agent.returns import lambda_return, update_return_norm
 from dreamer_jax.agent.types import CategoricalLatent, ReturnNorm
 from dreamer_jax.core.algorithm import BehaviorConfig, ModelConfig, OptimizerConfig
 from dreamer_jax.core.spaces import ObsSpec
+
+LAYOUTS, LAYOUT_NAMES = (CPU, ACCELERATOR), ("cpu", "accelerator")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -182,11 +186,12 @@ def _divide(arrays, unit):
     return {name: np.asarray(array) / unit for name, array in arrays.items()}
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=LAYOUT_NAMES)
 @pytest.mark.parametrize("case", _CASES)
-def test_optimizer(case):
+def test_optimizer(case, layout):
     data = golden.load("06_optimizer")
     config = _CASES[case]
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config, layout)
     # In units of the rate's first step: some updates are smaller than the tolerance.
     unit = config.learning_rate / max(config.warmup, 1)
     params = golden.select(data, "param0/")
@@ -201,9 +206,9 @@ def test_optimizer(case):
 
 # A rate of 1 leaves the direction, up to its sign; a decay of 0 switches momentum off.
 _STAGES = {
-    "agc": clip_by_tensor_norm(OptimizerConfig().agc, OptimizerConfig().agc_min),
-    "rms": optax.chain(make_optimizer(OptimizerConfig(learning_rate=1.0, warmup=0, beta1=0.0)), optax.scale(-1.0)),
-    "mom": optax.chain(make_optimizer(OptimizerConfig(learning_rate=1.0, warmup=0)), optax.scale(-1.0)),
+    "agc": clip_by_tensor_norm(OptimizerConfig().agc, OptimizerConfig().agc_min, CPU),
+    "rms": optax.chain(make_optimizer(OptimizerConfig(learning_rate=1.0, warmup=0, beta1=0.0), CPU), optax.scale(-1.0)),
+    "mom": optax.chain(make_optimizer(OptimizerConfig(learning_rate=1.0, warmup=0), CPU), optax.scale(-1.0)),
 }
 
 
@@ -238,10 +243,11 @@ def test_linear_layers(row):
     assert_close(y.reshape(data["y"].shape), data["y"])
 
 
-def test_convolution():
+@pytest.mark.parametrize("layout", LAYOUTS, ids=LAYOUT_NAMES)
+def test_convolution(layout):
     data = golden.select(golden.load("08_layers"), "conv_k5_s1/")
     params = golden.select(data, "param/")
-    conv = convolutions.ImageConv(params["bias"].size)
+    conv = convolutions.ImageConv(params["bias"].size, layout=layout)
     assert_close(conv.apply({"params": params}, data["x"]), data["y"])
 
 

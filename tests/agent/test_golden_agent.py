@@ -15,6 +15,7 @@ from flax.training.train_state import TrainState
 from golden_data import assert_all_close, assert_close, assert_gradients_close
 
 from dreamer_jax.agent import distributions, rssm, train_step
+from dreamer_jax.agent.layout import ACCELERATOR, CPU
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.optimizer import make_optimizer
 from dreamer_jax.agent.train_step import compile_train_step, init_params, loss_weight, total_loss
@@ -45,17 +46,22 @@ def _deterministic():
         yield
 
 
-@pytest.fixture(scope="module", params=["cont", "disc"])
+@pytest.fixture(
+    scope="module",
+    params=[("cont", CPU), ("disc", CPU), ("cont", ACCELERATOR), ("disc", ACCELERATOR)],
+    ids=["cont-cpu", "disc-cpu", "cont-accelerator", "disc-accelerator"],
+)
 def agent(request, _deterministic):
-    """One prefix of file 11 as this project sees it: networks, configuration, weights, batch, normaliser."""
-    data = golden.select(golden.load("11_agent_loss_deterministic"), f"{request.param}/")
+    """One prefix of file 11 as this project sees it: networks in a layout, configuration, weights, batch, normaliser."""
+    prefix, layout = request.param
+    data = golden.select(golden.load("11_agent_loss_deterministic"), f"{prefix}/")
     weights = golden.select(data, "param/")
     inputs = golden.select(data, "data/")
     model = golden.model_config(weights, classes=inputs["dyn/stoch"].shape[-1])
     config = Config(model=model, behavior=BehaviorConfig(imagination_horizon=HORIZON))
     specs = {name: golden.obs_spec(inputs[name]) for name in ("image", "position") if name in inputs}
-    action_spec = ActionSpec(discrete=request.param == "disc", size=weights["dyn/dynin2/kernel"].shape[0])
-    nets = build_networks(model, specs, action_spec, jnp.float32)
+    action_spec = ActionSpec(discrete=prefix == "disc", size=weights["dyn/dynin2/kernel"].shape[0])
+    nets = build_networks(model, specs, action_spec, jnp.float32, layout)
 
     params = jax.tree.map(jnp.asarray, golden.to_params(weights))
     actor, critic, slow_critic = (params.pop(name) for name in ("actor", "critic", "slow_critic"))
@@ -95,7 +101,7 @@ def evaluated(agent):
 def updated(agent):
     """The state after three updates on the same batch, and the metrics of each."""
     # As `init_agent` does, but without drawing weights that would be replaced.
-    optimizer = make_optimizer(agent.config.optimizer)
+    optimizer = make_optimizer(agent.config.optimizer, agent.nets.layout)
     modules = (agent.nets.rssm, agent.nets.actor, agent.nets.critic)
     world_model, actor, critic = (
         TrainState.create(apply_fn=module.apply, params=params, tx=optimizer)
@@ -214,7 +220,7 @@ def test_slow_critic_follows_the_updated_critic(agent, monkeypatch):
         return sum(jnp.square(tree["w"]).sum() for tree in params), ({}, None, return_norm, {})
 
     monkeypatch.setattr(train_step, "total_loss", simple_loss)
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup=0))
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup=0), agent.nets.layout)
     model = TrainState.create(apply_fn=None, params={"w": jnp.ones(3)}, tx=optimizer)
     state = AgentState(model, model, model, {"w": jnp.zeros(3)}, agent.norm, jax.random.key(0), jnp.int32(0))
 

@@ -1,5 +1,7 @@
 """RSSM, encoder and decoder, and the actor-critic losses against arrays of the author's implementation."""
 
+from dataclasses import replace
+
 import golden_data as golden
 import jax
 import jax.numpy as jnp
@@ -7,17 +9,18 @@ import numpy as np
 import pytest
 from golden_data import assert_all_close, assert_close, assert_gradients_close
 
-from dreamer_jax.agent import cores, distributions, rssm
+from dreamer_jax.agent import distributions, rssm
 from dreamer_jax.agent.behavior import (
     Predictions,
     imagined_targets,
-    policy_distribution,
     policy_loss,
     replay_value_loss,
     value_loss,
 )
+from dreamer_jax.agent.heads import policy_distribution
+from dreamer_jax.agent.layout import ACCELERATOR, CPU, Layout
 from dreamer_jax.agent.networks import build_networks
-from dreamer_jax.agent.representation import decoder_losses
+from dreamer_jax.agent.representations.reconstruction import decoder_losses
 from dreamer_jax.agent.types import LatentState, ReturnNorm
 from dreamer_jax.core.algorithm import BehaviorConfig, LossConfig, ModelConfig
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
@@ -32,14 +35,14 @@ def _highest_precision():
 class _RSSM:
     """One prefix of file 05: its networks, weights and inputs, and sampling replaced by the golden samples."""
 
-    def __init__(self, prefix: str):
+    def __init__(self, prefix: str, layout: Layout = CPU):
         data = golden.select(golden.load("05_rssm"), f"{prefix}/")
         weights = golden.select(data, "param/")
         self.data = data
         self.config = golden.model_config(weights, classes=data["in/carry_stoch"].shape[-1])
         self.params = golden.to_params(weights)
         self.action_spec = ActionSpec(discrete=prefix == "disc", size=weights["dyn/dynin2/kernel"].shape[0])
-        self.nets = build_networks(self.config, {}, self.action_spec, jnp.float32)
+        self.nets = build_networks(self.config, {}, self.action_spec, jnp.float32, layout)
         self.carry = LatentState(jnp.asarray(data["in/carry_deter"]), jnp.asarray(data["in/carry_stoch"]))
 
     def action(self, name: str) -> jax.Array:
@@ -47,17 +50,16 @@ class _RSSM:
         return jax.nn.one_hot(action, self.action_spec.size) if self.action_spec.discrete else jnp.asarray(action)
 
     def replace_samples(self, monkeypatch, samples: np.ndarray) -> None:
-        """Makes the "key" t draw samples[:, t]."""
+        """Makes the key t, or the noise t, draw samples[:, t]."""
         samples = jnp.asarray(samples).swapaxes(0, 1)
         monkeypatch.setattr(distributions, "uniform", lambda key, shape: key)
         monkeypatch.setattr(distributions, "sample", lambda key, dist: samples[key])
 
 
-@pytest.mark.parametrize("few_rows", [64, 0], ids=["gates_at_once", "gates_by_block"])
+@pytest.mark.parametrize("joint_rows", [64, 0], ids=["gates_at_once", "gates_by_block"])
 @pytest.mark.parametrize("prefix", ["cont", "disc"])
-def test_rssm_core(prefix, few_rows, monkeypatch):
-    monkeypatch.setattr(cores, "FEW_ROWS", few_rows)
-    case = _RSSM(prefix)
+def test_rssm_core(prefix, joint_rows, monkeypatch):
+    case = _RSSM(prefix, replace(CPU, joint_gates_max_rows=joint_rows))
     action = case.action("in/action")[:, 1]
     assert_close(action, case.data["core/action_vec"])
     case.replace_samples(monkeypatch, case.data["imag/stoch_sample"])
@@ -113,8 +115,9 @@ def test_rssm_imagine(prefix, monkeypatch):
         assert_close(prior.logits, data["prior_logits"][:, step])
 
 
+@pytest.mark.parametrize("layout", [CPU, ACCELERATOR], ids=["cpu", "accelerator"])
 @pytest.mark.parametrize("prefix", ["vector", "image", "mixed"])
-def test_encoder_and_decoder(prefix):
+def test_encoder_and_decoder(prefix, layout):
     data = golden.load("09_encoder_decoder")
     deter, stoch = data["feat_deter"], data["feat_stoch"]
     data = golden.select(data, f"{prefix}/")
@@ -126,7 +129,7 @@ def test_encoder_and_decoder(prefix):
     if "flag" in obs:
         specs["flag"] = ObsSpec("discrete", (), classes=weights["dec/vec/flag/logits/bias"].size)
     obs = jax.tree.map(jnp.asarray, obs)
-    nets = build_networks(ModelConfig(units=8, depth=2), specs, ActionSpec(discrete=True, size=2), jnp.float32)
+    nets = build_networks(ModelConfig(units=8, depth=2), specs, ActionSpec(discrete=True, size=2), jnp.float32, layout)
 
     assert_close(nets.encoder.apply({"params": params["encoder"]}, obs), data["tokens"])
     predictions = nets.decoder.apply({"params": params["decoder"]}, deter, stoch)

@@ -10,7 +10,9 @@ from golden_data import assert_all_close, assert_close, select
 from dreamer_jax.agent import behavior, distributions, rssm
 from dreamer_jax.agent.behavior import Predictions, imagined_targets
 from dreamer_jax.agent.convolutions import StridedImageDecoder, StridedImageEncoder
+from dreamer_jax.agent.heads import policy_distribution
 from dreamer_jax.agent.layers import Style
+from dreamer_jax.agent.layout import CPU
 from dreamer_jax.agent.networks import Head, apply, build_networks
 from dreamer_jax.agent.types import LatentState, ReturnNorm
 from dreamer_jax.agent.world_model import clip_nats
@@ -61,7 +63,7 @@ def test_rssm_step_and_kl():
     config = ModelConfig(
         latent="gaussian", core="gru", norm="none", activation="elu", deter=6, hidden=5, stoch=4, prior_layers=1
     )
-    nets = build_networks(config, {"x": ObsSpec("vector", (2,))}, ActionSpec(False, 2), jnp.float32)
+    nets = build_networks(config, {"x": ObsSpec("vector", (2,))}, ActionSpec(False, 2), jnp.float32, CPU)
     # Keras stacks the gates update, reset, candidate, and has two biases, which add up outside the candidate.
     (update, reset, candidate), hidden = (np.split(weights[f"gru/{name}"], 3, -1) for name in ("kernel", "recurrent_kernel"))
     bias = np.split(weights["gru/bias"], 3, -1)
@@ -82,9 +84,9 @@ def test_rssm_step_and_kl():
         "posterior_out": layers["posterior_out"],
     }
     state = LatentState(data["in_deter"], data["in_stoch"])
-    first, key = np.zeros(3, bool), jax.random.key(0)
-    new, posterior = rssm.observe_step(nets, {"rssm": params}, key, state, data["in_action"], data["in_embed"], first)
-    _, prior = rssm.imagine_step(nets, {"rssm": params}, key, state, data["in_action"])
+    first, noise = np.zeros(3, bool), nets.latent.noise(jax.random.key(0), (3,))
+    new, posterior = rssm.observe_step(nets, {"rssm": params}, noise, state, data["in_action"], data["in_embed"], first)
+    _, prior = rssm.imagine_step(nets, {"rssm": params}, noise, state, data["in_action"])
     dyn, rep = rssm.kl_loss(nets.latent, posterior, prior)
     actual = {
         "deter": new.deter,
@@ -109,7 +111,7 @@ def test_actor():
     params = {"mlp": dense("actor/param", "h0=linear0", "h1=linear1", "h2=linear2", "h3=linear3")}
     params |= {name: {leaf: array[..., i : i + 2] for leaf, array in out.items()} for name, i in (("mean", 0), ("std", 2))}
     outputs = apply(Head((("mean", 2), ("std", 2)), 4, 8, 1.0, style), params, data["feat"])
-    policy = behavior.policy_distribution(outputs, V1)
+    policy = policy_distribution(outputs, V1)
     assert_close(policy.normal.loc, data["mean"])
     assert_close(policy.normal.scale, data["std"])
     assert_close(policy.log_prob(data["action"]), data["logp"], tol=1e-4)

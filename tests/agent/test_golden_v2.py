@@ -11,7 +11,9 @@ from golden_data import assert_all_close, assert_close, select
 
 from dreamer_jax.agent import behavior, distributions, rssm
 from dreamer_jax.agent.behavior import Predictions, imagined_targets
+from dreamer_jax.agent.heads import policy_distribution
 from dreamer_jax.agent.latents import Categorical
+from dreamer_jax.agent.layout import CPU
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.types import CategoricalLatent, LatentState, ReturnNorm
 from dreamer_jax.agent.world_model import clip_nats
@@ -57,8 +59,11 @@ def test_rssm_step():
     config = ModelConfig(
         core="layer_norm_gru", norm="none", activation="elu", deter=6, hidden=7, stoch=4, classes=5, prior_layers=1, unimix=0
     )
-    nets = build_networks(config, {"x": ObsSpec("vector", (2,))}, ActionSpec(False, 2), jnp.float32)
-    layer = lambda name: select(weights, f"{name}/")  # noqa: E731
+    nets = build_networks(config, {"x": ObsSpec("vector", (2,))}, ActionSpec(False, 2), jnp.float32, CPU)
+
+    def layer(name):
+        return select(weights, f"{name}/")
+
     norm = {"scale": weights["gru_norm/gamma"], "bias": weights["gru_norm/beta"]}
     params = {
         "cell": {"inputs": {"linear0": layer("img_in")}, "gates": layer("gru_dense"), "norm": norm},
@@ -67,11 +72,12 @@ def test_rssm_step():
         "posterior_mlp": {"linear0": layer("obs_out")},
         "posterior_out": layer("obs_dist"),
     }
-    state, key = LatentState(data["in_deter"], data["in_stoch"]), jax.random.key(0)
+    state = LatentState(data["in_deter"], data["in_stoch"])
+    noise = nets.latent.noise(jax.random.key(0), data["in_is_first"].shape)
     inputs = (state, data["in_action"], data["in_embed"], data["in_is_first"])
-    new, posterior = rssm.observe_step(nets, {"rssm": params}, key, *inputs)
+    new, posterior = rssm.observe_step(nets, {"rssm": params}, noise, *inputs)
     _, prior = rssm.imagine_step(
-        nets, {"rssm": params}, key, *jax.tree.map(partial(mask, first=data["in_is_first"]), (state, data["in_action"]))
+        nets, {"rssm": params}, noise, *jax.tree.map(partial(mask, first=data["in_is_first"]), (state, data["in_action"]))
     )
     actual = {"deter": new.deter, "prior_logits": prior.logits, "post_logits": posterior.logits}
     assert_all_close(actual, {name: data[name] for name in actual})
@@ -132,7 +138,7 @@ def test_weights_begin_at_one_and_multiply_what_came_before():
 def test_truncated_normal():
     data, weights = select(DATA, "trunc/"), select(DATA, "trunc/param/")
     mean, std = (data["x"] @ weights[f"{name}/kernel"] + weights[f"{name}/bias"] for name in ("out", "std"))
-    policy = behavior.policy_distribution({"mean": mean, "std": std}, V2)
+    policy = policy_distribution({"mean": mean, "std": std}, V2)
     assert_close(policy.log_prob(data["action"]), data["logp"])
     assert_close(policy.entropy(), data["entropy"])
     assert_close(policy.mode(), data["mode"])

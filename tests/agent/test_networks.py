@@ -11,6 +11,7 @@ import pytest
 
 from dreamer_jax.agent.convolutions import ImageConv, ImageDecoder, ImageEncoder
 from dreamer_jax.agent.layers import MLP, Linear
+from dreamer_jax.agent.layout import ACCELERATOR, CPU
 from dreamer_jax.agent.networks import apply, build_networks, key_layers
 from dreamer_jax.agent.train_step import count_params
 from dreamer_jax.core.algorithm import ModelConfig
@@ -46,7 +47,7 @@ def _pixels(*shape: int) -> np.ndarray:
 
 
 def _latent() -> tuple[jax.Array, jax.Array]:
-    state = helpers.random_state(build_networks(MODEL, MIXED, ActionSpec(True, 2), jnp.float32), 0, BATCH)
+    state = helpers.random_state(build_networks(MODEL, MIXED, ActionSpec(True, 2), jnp.float32, CPU), 0, BATCH)
     return state.deter, state.stoch
 
 
@@ -83,7 +84,7 @@ def test_encoder_joins_vectors_indices_and_images():
     obs = {name: _pixels(*BATCH, *spec.shape) for name, spec in SPECS.items() if spec.kind == "image"}
     obs |= {name: np.float32(rng.normal(0, 3, (*BATCH, *SPECS[name].shape))) for name in ("height", "speed")}
     obs["gear"] = rng.integers(4, size=BATCH, dtype=np.int32)
-    encoder = build_networks(MODEL, SPECS, ActionSpec(True, 2), jnp.float32).encoder
+    encoder = build_networks(MODEL, SPECS, ActionSpec(True, 2), jnp.float32, CPU).encoder
     params = _init(encoder, obs)
     assert set(params) == {"mlp", "cnn_16x32", "cnn_20x16"}
 
@@ -99,7 +100,7 @@ def test_encoder_joins_vectors_indices_and_images():
 
 def test_decoder_predicts_every_key():
     """Images of one size are channels of one prediction, in sorted order; every key has its own shape."""
-    decoder, latent = build_networks(MODEL, SPECS, ActionSpec(True, 2), jnp.float32).decoder, _latent()
+    decoder, latent = build_networks(MODEL, SPECS, ActionSpec(True, 2), jnp.float32, CPU).decoder, _latent()
     params = _init(decoder, *latent)
     predictions = _apply(decoder, params, *latent)
     chex.assert_trees_all_equal(
@@ -137,7 +138,7 @@ MODULES = ("rssm", "encoder", "decoder", "reward", "continue", "actor", "critic"
 
 def _counts(size: str, image: tuple[int, int, int] = IMAGE, action: ActionSpec = ACTION) -> dict[str, int]:
     widths = dict(zip(("deter", "hidden", "classes", "depth", "units"), SIZES[size][0], strict=True))
-    nets = build_networks(ModelConfig(**widths), {"image": ObsSpec("image", image)}, action, jnp.bfloat16)
+    nets = build_networks(ModelConfig(**widths), {"image": ObsSpec("image", image)}, action, jnp.bfloat16, CPU)
     return count_params(nets)
 
 
@@ -166,24 +167,33 @@ def test_parameter_counts_of_other_environments(image, actions, total):
 
 def test_keys_go_where_the_patterns_say():
     """A pattern has to match the whole key; what no part uses is not in `obs_specs`."""
-    nets = build_networks(ModelConfig(encoder_keys="cam.*|goal", decoder_keys="goal"), MIXED, ACTION, jnp.float32)
+    nets = build_networks(ModelConfig(encoder_keys="cam.*|goal", decoder_keys="goal"), MIXED, ACTION, jnp.float32, CPU)
     assert [name for name, _ in nets.encoder.specs] == ["camera", "goal"]
     assert [name for name, _ in nets.decoder.specs] == ["goal"]
     assert list(nets.obs_specs) == ["camera", "goal"]
     assert key_layers(nets) == {"camera": ("cnn 16x32", "-"), "goal": ("mlp", "mlp")}
 
 
+@pytest.mark.parametrize("layout", [CPU, ACCELERATOR], ids=["cpu", "accelerator"])
+def test_the_layout_reaches_every_module(layout):
+    nets = build_networks(MODEL, MIXED, ACTION, jnp.float32, layout)
+    assert nets.layout is layout
+    for module in (nets.encoder, nets.rssm, nets.decoder, nets.reward, nets.continue_, nets.actor, nets.critic):
+        assert module.style.layout is layout
+    assert nets.encoder.image_style.layout is nets.decoder.image_style.layout is layout
+
+
 def test_decoding_images_needs_eight_blocks():
     config = ModelConfig(deter=100, blocks=4)
     with pytest.raises(ConfigError, match=r"model\.deter=100 is not a multiple of 8"):
-        build_networks(config, MIXED, ACTION, jnp.float32)
-    build_networks(config, {"joint": MIXED["joint"]}, ACTION, jnp.float32)
+        build_networks(config, MIXED, ACTION, jnp.float32, CPU)
+    build_networks(config, {"joint": MIXED["joint"]}, ACTION, jnp.float32, CPU)
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_pattern_that_takes_no_key_is_refused(part):
     with pytest.raises(ConfigError, match=rf"model\.{part}_keys='join' takes none of the observation keys camera, goal, joint"):
-        build_networks(ModelConfig(**{f"{part}_keys": "join"}), MIXED, ACTION, jnp.float32)
+        build_networks(ModelConfig(**{f"{part}_keys": "join"}), MIXED, ACTION, jnp.float32, CPU)
 
 
 @pytest.mark.parametrize("shape", [(15, 64, 3), (64, 8, 1)])
@@ -191,17 +201,21 @@ def test_an_image_too_small_for_the_layers_is_refused(shape):
     """Four halvings need 16 pixels; left out by the patterns, it does not matter."""
     specs = MIXED | {"tiny": ObsSpec("image", shape)}
     with pytest.raises(ConfigError, match=rf"'tiny' is an image of {shape[0]}x{shape[1]} pixels; at least 16x16 are needed"):
-        build_networks(ModelConfig(), specs, ACTION, jnp.float32)
+        build_networks(ModelConfig(), specs, ACTION, jnp.float32, CPU)
     without = ModelConfig(encoder_keys="joint", decoder_keys="joint|goal")
-    assert set(build_networks(without, specs, ACTION, jnp.float32).obs_specs) == {"joint", "goal"}
+    assert set(build_networks(without, specs, ACTION, jnp.float32, CPU).obs_specs) == {"joint", "goal"}
 
 
+@pytest.mark.parametrize("layout", [CPU, ACCELERATOR], ids=["cpu", "accelerator"])
 @pytest.mark.parametrize("doubled", [False, True])
-def test_a_convolution_of_many_images_is_that_of_each(doubled):
-    """More images than a CPU takes at once, of odd size: NumPy's sum over the 25 shifted, doubled and zero-padded images."""
+def test_a_convolution_of_many_images_is_that_of_each(doubled, layout):
+    """More images than the CPU's layout takes at once, of odd size.
+
+    The expected images are NumPy's sum over the 25 shifted, doubled and zero-padded ones.
+    """
     rng = np.random.default_rng(0)
     images, kernel, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((70, 3, 4, 2), (5, 5, 2, 3), (3,)))
-    got = apply(ImageConv(3, doubled), {"kernel": kernel, "bias": bias}, images)
+    got = apply(ImageConv(3, doubled, layout=layout), {"kernel": kernel, "bias": bias}, images)
     if doubled:
         images = images.repeat(2, 1).repeat(2, 2)
     height, width = images.shape[1:3]
@@ -213,7 +227,7 @@ def test_a_convolution_of_many_images_is_that_of_each(doubled):
 def test_older_image_layers_have_the_papers_sizes():
     """V1's parameters, counted by hand: 64 -> 31 -> 14 -> 6 -> 2 pixels give 1,024 features; other image sizes are refused."""
     config = load_config("dreamer_v1").model
-    nets = build_networks(config, {"image": ObsSpec("image", (64, 64, 3))}, ActionSpec(False, 6), jnp.float32)
+    nets = build_networks(config, {"image": ObsSpec("image", (64, 64, 3))}, ActionSpec(False, 6), jnp.float32, CPU)
     counts = count_params(nets)
     convolutions = [(16 * 3 + 1) * 32, (16 * 32 + 1) * 64, (16 * 64 + 1) * 128, (16 * 128 + 1) * 256]
     transposed = [25 * 1024 * 128 + 128, 25 * 128 * 64 + 64, 36 * 64 * 32 + 32, 36 * 32 * 3 + 3]
@@ -228,4 +242,4 @@ def test_older_image_layers_have_the_papers_sizes():
         "actor": (230 * 400 + 400) + 3 * (400 * 400 + 400) + 2 * (400 * 6 + 6),
     }
     with pytest.raises(ConfigError, match="64x64"):
-        build_networks(config, {"image": ObsSpec("image", (96, 96, 3))}, ActionSpec(False, 6), jnp.float32)
+        build_networks(config, {"image": ObsSpec("image", (96, 96, 3))}, ActionSpec(False, 6), jnp.float32, CPU)

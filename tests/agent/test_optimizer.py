@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax.training.train_state import TrainState
 
+from dreamer_jax.agent.layout import ACCELERATOR, CPU
 from dreamer_jax.agent.optimizer import clip_by_tensor_norm, make_optimizer, squared_norm
 from dreamer_jax.core.algorithm import OptimizerConfig
 
@@ -45,7 +46,7 @@ def test_equals_a_loop(seed, warmup):
     rng = np.random.default_rng(seed)
     config = OptimizerConfig(learning_rate=0.1, warmup=warmup)
     params, gradients = _draw(rng), [_draw(rng, scale) for scale in (1e3, 1e-3, 1.0, 0.01, 1e-5, 10.0)]
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config, CPU)
 
     @jax.jit
     def update(params, state, gradient):
@@ -62,7 +63,7 @@ def test_equals_a_loop(seed, warmup):
 def test_the_first_update_of_a_warm_up_changes_nothing(warmup):
     """The rate of update n is (n - 1) / warmup of the full one: the first leaves every bit, the second does not."""
     rng = np.random.default_rng(0)
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup=warmup))
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup=warmup), CPU)
     state = TrainState.create(apply_fn=None, params=jax.tree.map(jnp.asarray, _draw(rng)), tx=optimizer)
     first = state.apply_gradients(grads=_draw(rng))
     chex.assert_trees_all_equal(first.params, state.params)
@@ -74,7 +75,7 @@ def test_the_first_update_of_a_warm_up_changes_nothing(warmup):
 def test_the_first_update_without_a_warm_up_is_the_rate_times_the_sign():
     """One corrected step: g / |g| = sign(g), whatever the size of the gradient."""
     params = {"w": jnp.ones(3)}
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.25, warmup=0))
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.25, warmup=0), CPU)
     updates, _ = optimizer.update({"w": jnp.array([1e-6, -3.0, 500.0])}, optimizer.init(params), params)
     chex.assert_trees_all_close(updates["w"], jnp.array([-0.25, 0.25, -0.25]), rtol=1e-4)
 
@@ -82,7 +83,7 @@ def test_the_first_update_without_a_warm_up_is_the_rate_times_the_sign():
 def test_zero_gradients_are_safe():
     """A parameter that never gets a gradient stays as it is, without 0 / 0."""
     params = {"w": jnp.ones(3)}
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.25, warmup=0))
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.25, warmup=0), CPU)
     updates, _ = optimizer.update({"w": jnp.zeros(3)}, optimizer.init(params), params)
     np.testing.assert_array_equal(updates["w"], np.zeros(3))
 
@@ -97,17 +98,16 @@ def test_zero_gradients_are_safe():
 )
 def test_clipping_by_hand(parameter, gradient, expected):
     """The norm of a whole tensor's gradient is cut to 0.3 of the tensor's norm, at least 1e-3."""
-    clip = clip_by_tensor_norm(0.3, 1e-3)
+    clip = clip_by_tensor_norm(0.3, 1e-3, CPU)
     clipped, _ = clip.update({"w": jnp.array(gradient)}, clip.init({}), {"w": jnp.array(parameter)})
     chex.assert_trees_all_close(clipped["w"], jnp.array(expected), rtol=1e-5)
 
 
-@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("layout", [CPU, ACCELERATOR], ids=["cpu", "accelerator"])
 @pytest.mark.parametrize("shape", [(), (3,), (8,), (4, 6), (2, 3, 4), (40, 60)])
-def test_squared_norm(shape, on_cpu, monkeypatch):
-    monkeypatch.setattr("dreamer_jax.agent.optimizer.on_cpu", lambda: on_cpu)
+def test_squared_norm(shape, layout):
     x = np.random.default_rng(0).normal(size=shape)
-    chex.assert_trees_all_close(squared_norm(jnp.asarray(x, jnp.float32)), np.float32((x**2).sum()), rtol=1e-6)
+    chex.assert_trees_all_close(squared_norm(jnp.asarray(x, jnp.float32), layout), np.float32((x**2).sum()), rtol=1e-6)
 
 
 @hypothesis.settings(max_examples=20, deadline=None)
@@ -116,11 +116,18 @@ def test_clipping_keeps_the_direction(seed, scale):
     """Clipped gradients are shorter multiples of the gradient, tensor by tensor, never above the limit."""
     rng = np.random.default_rng(seed)
     params, gradient = _draw(rng), _draw(rng, scale)
-    clipped, _ = clip_by_tensor_norm(0.3, 1e-3).update(gradient, None, params)
+    clipped, _ = clip_by_tensor_norm(0.3, 1e-3, CPU).update(gradient, None, params)
     for name in SHAPES:
         limit = 0.3 * max(1e-3, np.linalg.norm(params[name]))
         norm = np.linalg.norm(gradient[name])
         chex.assert_trees_all_close(np.asarray(clipped[name]), gradient[name] * min(1.0, limit / norm), rtol=1e-4)
+
+
+def test_one_optimizer_for_each_layout():
+    """An optimiser of the same settings is the same object; the other layout has another one."""
+    config = OptimizerConfig()
+    assert make_optimizer(config, CPU) is make_optimizer(OptimizerConfig(), CPU)
+    assert make_optimizer(config, CPU) is not make_optimizer(config, ACCELERATOR)
 
 
 def test_adam_equals_a_loop():
@@ -128,7 +135,7 @@ def test_adam_equals_a_loop():
     rng = np.random.default_rng(0)
     config = OptimizerConfig(algorithm="adam", learning_rate=0.1, warmup=0, agc=0, clip=2.0, decay=0.01, eps=1e-5)
     params, gradients = _draw(rng), [_draw(rng, scale) for scale in (10.0, 0.01, 1.0)]
-    optimizer = make_optimizer(config, own_rate=0.03)
+    optimizer = make_optimizer(config, CPU, own_rate=0.03)
     state, actual = optimizer.init(params), params
     expected = {name: np.float64(value) for name, value in params.items()}
     first, second = ({name: np.zeros(shape) for name, shape in SHAPES.items()} for _ in range(2))

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from counting import tiny_config
 
-from dreamer_jax.agent import behavior, planner, rssm
+from dreamer_jax.agent import planner, rssm
+from dreamer_jax.agent.heads import outcomes
+from dreamer_jax.agent.layout import CPU
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.policy import initial_carry, policy_step
 from dreamer_jax.agent.train_step import compile_train_step, count_params, init_agent
@@ -23,7 +25,8 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.presets import load_config, parse_config
 from dreamer_jax.core.spaces import ActionSpec
-from dreamer_jax.play.evaluate import evaluate, evaluate_run, load_policy, read_specs
+from dreamer_jax.play.evaluate import evaluate, evaluate_run
+from dreamer_jax.play.policy import load_policy, read_specs
 from dreamer_jax.training import start
 
 SETTINGS = PlannerConfig(horizon=3, iterations=6, candidates=200, elites=20)
@@ -40,8 +43,8 @@ def test_imagined_reward_is_the_loop_over_steps(continues):
     key, state = jax.random.key(2), start
     total, weight = np.zeros(4), np.ones(4)
     for step_key, action in zip(jax.random.split(key, 3), actions, strict=True):
-        state, _ = rssm.imagine_step(nets, params, step_key, state, action)
-        reward, continue_ = behavior.outcomes(nets, CONFIG, params, rssm.features(state))
+        state, _ = rssm.imagine_step(nets, params, nets.latent.noise(step_key, (4,)), state, action)
+        reward, continue_ = outcomes(nets, CONFIG, params, rssm.features(state))
         total, weight = total + weight * np.asarray(reward), weight * np.asarray(continue_)
     np.testing.assert_allclose(planner.imagined_reward(nets, CONFIG, params, key, start, actions), total, rtol=1e-5, atol=1e-6)
 
@@ -49,7 +52,7 @@ def test_imagined_reward_is_the_loop_over_steps(continues):
 def test_a_constant_discount_is_the_configured_one():
     nets, (params, _, _) = helpers.tiny_networks(), helpers.tiny_params()
     nets = dataclasses.replace(nets, continue_=None)
-    _, continue_ = behavior.outcomes(nets, CONFIG, params, rssm.features(helpers.random_state(nets, 0, (4,))))
+    _, continue_ = outcomes(nets, CONFIG, params, rssm.features(helpers.random_state(nets, 0, (4,))))
     np.testing.assert_allclose(continue_, 1 - 1 / 333, rtol=1e-6)
 
 
@@ -145,7 +148,7 @@ def _planet(config: Config = helpers.CONFIG) -> Config:
 def test_an_update_without_actor_and_critic():
     """The world model moves; nothing else is there, and no loss of it is reported."""
     config = _planet()
-    nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(False, 2), jnp.float32)
+    nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(False, 2), jnp.float32, CPU)
     assert {"actor", "critic"}.isdisjoint(count_params(nets))
     state = helpers.quick_jit(partial(init_agent, nets, config))(jax.random.key(0))
     new, metrics, _ = compile_train_step(nets, config)(jax.tree.map(jnp.copy, state), helpers.random_batch(nets, 0))
@@ -182,7 +185,7 @@ def test_presets_of_planet():
     assert (planner_of_paper.candidates, planner_of_paper.elites) == (1000, 100)
     assert small.behavior.planner.candidates <= 200
     assert small.behavior.planner.iterations <= 4
-    nets = build_networks(small.model, *read_specs(small.env), jnp.float32)
+    nets = build_networks(small.model, *read_specs(small.env), jnp.float32, CPU)
     assert nets.actor is nets.critic is None
 
 

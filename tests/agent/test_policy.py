@@ -45,9 +45,9 @@ def test_a_reset_forgets_the_carry(actor, mode):
     """At a first step garbage in the carry, NaN too, gives what the zero carry gives; without a reset it matters."""
     nets, params, steps = actor
     carry, obs = _inputs(nets, 0)
-    fresh = steps[mode](params, KEY, 0, initial_carry(nets, BATCH), obs, NO_RESET)
+    fresh = steps[mode](params, KEY, initial_carry(nets, BATCH), obs, NO_RESET)
     garbage = jax.tree.map(lambda x: x.at[0].set(jnp.nan), carry)
-    reset = steps[mode](params, KEY, 0, garbage, obs, np.array([True, True, False]))
+    reset = steps[mode](params, KEY, garbage, obs, np.array([True, True, False]))
     chex.assert_trees_all_equal(*jax.tree.map(lambda x: x[:2], (fresh, reset)))
     assert not np.array_equal(fresh[1].latent.deter[2], reset[1].latent.deter[2])
 
@@ -56,7 +56,7 @@ def test_deterministic_takes_the_mode(actor):
     """The most likely class, or tanh of the mean, at the latent that is carried; the random key does not choose it."""
     nets, params, steps = actor
     carry, obs = _inputs(nets, 1)
-    action, new = steps["deterministic"](params, KEY, 0, carry, obs, NO_RESET)
+    action, new = steps["deterministic"](params, KEY, carry, obs, NO_RESET)
     outputs = apply(nets.actor, params.actor, rssm.features(new.latent))
     discrete = nets.action_spec.discrete
     expected = np.eye(3)[np.asarray(outputs["logits"]).argmax(-1)] if discrete else np.tanh(outputs["mean"])
@@ -74,7 +74,7 @@ def test_sampling_follows_the_actor(actor):
     count = 2000
     obs = jax.tree.map(lambda x: jnp.repeat(x[:1], count, 0), helpers.random_obs(2, (1,)))
     step = compile_policy(nets, CONFIG, "sampled")
-    action, new = step(params, KEY, 0, initial_carry(nets, count), obs, np.ones(count, bool))
+    action, new = step(params, KEY, initial_carry(nets, count), obs, np.ones(count, bool))
 
     common = np.asarray(new.latent.stoch[:, :, 0]).all(-1)  # unimix still draws another class now and then
     assert common.mean() > 0.95
@@ -96,12 +96,13 @@ def test_the_carry_is_what_filtering_gives(actor, mode):
     nets, params, steps = actor
     carry, obs = _inputs(nets, 3)
     is_first = np.array([False, True, False])
-    action, new = steps[mode](params, KEY, 7, carry, obs, is_first)
+    action, new = steps[mode](params, KEY, carry, obs, is_first)
 
-    latent_key, _ = jax.random.split(jax.random.fold_in(KEY, 7))
+    latent_key, _ = jax.random.split(KEY)
     embed = apply(nets.encoder, params.world_model["encoder"], obs)
     observe_step = jax.jit(partial(rssm.observe_step, nets))
-    expected, _ = observe_step(params.world_model, latent_key, carry.latent, carry.prev_action, embed, is_first)
+    noise = nets.latent.noise(latent_key, (BATCH,))
+    expected, _ = observe_step(params.world_model, noise, carry.latent, carry.prev_action, embed, is_first)
     chex.assert_trees_all_close(new.latent, expected, atol=1e-5)
     chex.assert_trees_all_equal(new.prev_action, action)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, initial_carry(nets, BATCH))
@@ -113,23 +114,38 @@ def test_rows_are_independent(actor, mode):
     nets, params, steps = actor
     (carry, obs), (other_carry, other_obs) = _inputs(nets, 4), _inputs(nets, 5)
     swapped = jax.tree.map(lambda x, y: x.at[1].set(y[1]), (carry, obs), (other_carry, other_obs))
-    one = steps[mode](params, KEY, 0, carry, obs, NO_RESET)
-    other = steps[mode](params, KEY, 0, *swapped, np.array([False, True, False]))
+    one = steps[mode](params, KEY, carry, obs, NO_RESET)
+    other = steps[mode](params, KEY, *swapped, np.array([False, True, False]))
     chex.assert_trees_all_close(*jax.tree.map(lambda x: x[np.array([0, 2])], (one, other)), atol=1e-6)
     assert not np.array_equal(one[1].latent.deter[1], other[1].latent.deter[1])
 
 
-def test_the_counter_chooses_the_noise(actor):
-    """The same counter repeats a step bit by bit, another one draws anew, and rows draw differently."""
+def test_the_key_chooses_the_noise(actor):
+    """The same key repeats a step bit by bit, another one draws anew, and rows draw differently."""
     nets, params, steps = actor
     carry, obs = _inputs(nets, 6)
-    runs = [[steps["sampled"](params, KEY, counter, carry, obs, NO_RESET) for counter in range(8)] for _ in range(2)]
+    keys = jax.random.split(KEY, 8)
+    runs = [[steps["sampled"](params, key, carry, obs, NO_RESET) for key in keys] for _ in range(2)]
     chex.assert_trees_all_equal(*runs)
     draws = np.stack([np.concatenate([a, c.latent.stoch.reshape(BATCH, -1)], -1) for a, c in runs[0]])
     assert len({draw.tobytes() for draw in draws}) > 4
     same = jax.tree.map(lambda x: jnp.repeat(x[:1], BATCH, 0), (carry, obs))
-    rows = np.stack([np.asarray(steps["sampled"](params, KEY, i, *same, NO_RESET)[0]) for i in range(8)])
+    rows = np.stack([np.asarray(steps["sampled"](params, key, *same, NO_RESET)[0]) for key in keys])
     assert any(not np.array_equal(rows[i, 0], rows[i, 1]) for i in range(8))
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_agents_of_several_seeds_act_by_themselves(actor, seeds):
+    """With an axis of agents in front, each acts as it does alone: with its own key, memory and observation."""
+    nets, params, steps = actor
+    keys, inputs = jax.random.split(KEY, seeds), [_inputs(nets, i) for i in range(seeds)]
+    together = compile_policy(nets, CONFIG, "sampled", seeds)
+    carry, obs = jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)
+    many = jax.tree.map(lambda x: jnp.stack([x] * seeds), params)
+    found = together(many, keys, carry, obs, np.stack([NO_RESET] * seeds))
+    for i, (own_carry, own_obs) in enumerate(inputs):
+        alone = steps["sampled"](params, keys[i], own_carry, own_obs, NO_RESET)
+        chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], found), alone, atol=1e-5)
 
 
 def test_exploration_adds_noise_to_continuous_actions_and_chance_to_discrete_ones():
@@ -149,7 +165,7 @@ def test_only_the_collecting_policy_explores(actor):
     carry, obs = _inputs(nets, 1)
     config = CONFIG.model_copy(update={"exploration": 1.0})
     actions = {
-        mode: compile_policy(nets, config, mode)(params, KEY, 0, carry, obs, NO_RESET)[0] for mode in ("sampled", "exploring")
+        mode: compile_policy(nets, config, mode)(params, KEY, carry, obs, NO_RESET)[0] for mode in ("sampled", "exploring")
     }
-    np.testing.assert_array_equal(actions["sampled"], steps["sampled"](params, KEY, 0, carry, obs, NO_RESET)[0])
+    np.testing.assert_array_equal(actions["sampled"], steps["sampled"](params, KEY, carry, obs, NO_RESET)[0])
     assert not np.array_equal(actions["exploring"], actions["sampled"])

@@ -65,7 +65,8 @@ class Loop(chex.TestCase):
         state, looped = start, []
         for t, step_key in enumerate(jax.random.split(key, length)):
             inputs = (prev_action[:, t], embed[:, t], is_first[:, t])
-            state, posterior = model.observe_step(model.params, step_key, state, *inputs)
+            noise = model.nets.latent.noise(step_key, (batch,))
+            state, posterior = model.observe_step(model.params, noise, state, *inputs)
             looped.append((state, posterior, model.nets.latent.distribution(model.prior(model.params, state.deter))))
         stacked = jax.tree.map(lambda *steps: jnp.stack(steps, 1), *looped)
         chex.assert_trees_all_close(scanned, (state, *stacked), atol=1e-5)
@@ -84,7 +85,8 @@ class Loop(chex.TestCase):
         states, actions = [start], []
         for action_key, state_key in jax.random.split(key, (horizon, 2)):
             actions.append(model.compiled_policy(action_key, rssm.features(states[-1])))
-            states.append(model.imagine_step(model.params, state_key, states[-1], actions[-1])[0])
+            noise = model.nets.latent.noise(state_key, (batch,))
+            states.append(model.imagine_step(model.params, noise, states[-1], actions[-1])[0])
         chex.assert_shape(trajectory.action, (horizon, batch, 3))
         expected = jnp.stack([rssm.features(state) for state in states[:-1]])
         chex.assert_trees_all_close((trajectory.features, trajectory.last), (expected, states[-1]), atol=1e-5)
@@ -136,7 +138,7 @@ def test_a_reset_forgets_everything_before(model, garbage):
 def test_a_reset_is_a_step_from_zeros(model):
     """The step at a reset equals one from the zero state with the all-zero action, which no one-hot action is."""
     start, prev_action, embed, _ = _inputs(6, 2, 1)
-    step = partial(model.observe_step, model.params, jax.random.key(6))
+    step = partial(model.observe_step, model.params, model.nets.latent.noise(jax.random.key(6), (2,)))
     reset = step(start, prev_action[:, 0], embed[:, 0], jnp.array([True, True]))
     zeros = step(rssm.initial_state(model.nets, (2,)), jnp.zeros((2, 3)), embed[:, 0], jnp.array([False, False]))
     chex.assert_trees_all_equal(reset, zeros)

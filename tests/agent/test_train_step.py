@@ -12,6 +12,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from dreamer_jax.agent import devices, train_step
+from dreamer_jax.agent.layout import ACCELERATOR, CPU
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import compile_train_step, count_params, init_agent, loss_weight, total_loss
 from dreamer_jax.agent.types import ReturnNorm
@@ -51,7 +52,7 @@ def _part(path: tuple[str, ...]) -> str:
 def gradients(version: str):
     """compute(loss name, batch) of a single loss term -> {part: [leaves]}; the choice is traced, so it compiles once."""
     config, discrete, _ = VERSIONS[version]
-    nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), jnp.float32)
+    nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), jnp.float32, CPU)
     all_params = helpers.random_params(nets)
     slow_critic = helpers.perturb(all_params[2], seed=2)
 
@@ -239,7 +240,7 @@ def test_bfloat16_is_for_computing_alone(agent):
 def test_parameter_counts():
     """The smallest size of the author's, with 24 observed numbers and 6 continuous actions."""
     model = ModelConfig(deter=512, hidden=64, classes=4, units=64)
-    nets = build_networks(model, {"vector": ObsSpec("vector", (24,))}, ActionSpec(discrete=False, size=6), jnp.bfloat16)
+    nets = build_networks(model, {"vector": ObsSpec("vector", (24,))}, ActionSpec(discrete=False, size=6), jnp.bfloat16, CPU)
     counts = count_params(nets)
     assert counts == {
         "encoder": 10112,
@@ -255,7 +256,12 @@ def test_parameter_counts():
 
 def test_a_level_of_optimisation_that_the_user_names_is_kept(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
-    assert devices.compiler_options() == devices.compiler_options(once=True) == {}
+    assert devices.compiler_options(CPU) == devices.compiler_options(CPU, once=True) == {}
     monkeypatch.delenv("XLA_FLAGS")
-    assert devices.compiler_options() == {"xla_backend_optimization_level": 1}
-    assert devices.compiler_options(once=True) == {"xla_backend_optimization_level": 0}
+    assert devices.compiler_options(CPU) == {"xla_backend_optimization_level": 1}
+    assert devices.compiler_options(CPU, once=True) == {"xla_backend_optimization_level": 0}
+
+
+def test_an_accelerator_has_xlas_own_level(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS")
+    assert devices.compiler_options(ACCELERATOR) == devices.compiler_options(ACCELERATOR, once=True) == {}

@@ -1,8 +1,9 @@
-"""Prototypes that shape the latent (DreamerPro: Deng et al. 2022, after SwAV): `model.representation=prototypes`.
+"""Prototypes (DreamerPro: Deng et al. 2022, "DreamerPro: Reconstruction-Free Model-Based Reinforcement Learning with
+Prototypical Representations", after SwAV: Caron et al. 2020).
 
-Two views of each sequence, its images shifted at random, are encoded and filtered. A slow copy of the encoder says how strongly
-each view belongs to each of the prototypes, balanced over the batch; from the one view's embedding the other's assignment is
-predicted, and from the latent its own.
+Each sequence has two views, which shift its images at random; both are encoded and filtered. A slow copy of the encoder says
+how strongly each view belongs to each of the prototypes, balanced over the batch: the assignments. The embedding of one view is
+trained to predict the assignment of the other view, and the latent to predict that of its own view.
 """
 
 import math
@@ -17,8 +18,8 @@ from dreamer_jax.core.algorithm import ModelConfig
 
 TEMPERATURE = 0.1
 SINKHORN_EPS, SINKHORN_ROUNDS = 0.05, 3
-SLOW_RATE = 0.05  # step of the slow copy at an update
-WARM_UP = 1  # first steps of a sequence, which are not assigned
+SLOW_RATE = 0.05  # share of the way that the slow copy goes at an update
+WARM_UP = 1  # timesteps at the start of a sequence that are not assigned
 
 
 def prototype_losses(
@@ -27,7 +28,8 @@ def prototype_losses(
     """{"prototypes/swav", "prototypes/temp", "prototypes/norm": f32[]} of two random views of a batch.
 
     Args:
-      slow: what `slow_copy` made: encoder and projections whose assignments are the targets.
+      params: the world model's.
+      slow: encoder and projections whose assignments are the targets, as `slow_copy` makes them.
     """
     shift_key, observe_key = jax.random.split(key)
     views = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch)  # [2B, T, ...]
@@ -46,12 +48,17 @@ def prototype_losses(
 
 
 def assignment_losses(table: jax.Array, observed: jax.Array, predicted: jax.Array, slow: jax.Array) -> dict[str, jax.Array]:
-    """Losses f32[] of projections [2B, T, P] whose first half is one view and whose second the other.
-
-    swav: embeddings predict the assignment of the other view; temp: latents that of their own; norm: both have length 1.
+    """The three losses of projections [2B, T, P]. Their first half is one view, their second half the other.
 
     Args:
-      table: prototypes [K, P]; observed, predicted, slow: projected embedding, latent, and slow copy's embedding.
+      table: prototypes f32[K, P].
+      observed: projected embeddings f32[2B, T, P].
+      predicted: projected latents f32[2B, T, P].
+      slow: projected embeddings of the slow copy f32[2B, T, P].
+
+    Returns:
+      {"swav": embeddings predict the assignments of the other view, "temp": latents predict the assignments of their own view,
+      "norm": projections have length 1}, f32[] each.
     """
     half, table = observed.shape[0] // 2, _unit(table)
 
@@ -71,8 +78,9 @@ def assignment_losses(table: jax.Array, observed: jax.Array, predicted: jax.Arra
 
 
 def sinkhorn(scores: jax.Array) -> jax.Array:
-    """Assignments of samples to prototypes from scores [K, ...] of both: they sum to 1 for each sample, and to about the same
-    for each prototype.
+    """Turns scores f32[K, ...] of K prototypes for each sample into assignments of the same shape.
+
+    The assignments of a sample sum to 1, and those of every prototype sum to about the same number (Sinkhorn-Knopp).
     """
     count, samples = scores.shape[0], math.prod(scores.shape[1:])
     log = jax.nn.log_softmax(scores.reshape(-1) / SINKHORN_EPS).reshape((count, samples))
@@ -98,12 +106,16 @@ def shift_images(images: jax.Array, corner: jax.Array, limit: int) -> jax.Array:
 
 
 def slow_copy(params: Params) -> Params:
-    """A copy of the part of a world model that is followed slowly; an alias of its arrays could not be donated twice."""
+    """Copies the parts of a world model that have a slow copy. An alias of the arrays could not be donated twice."""
     return {name: jax.tree.map(jnp.copy, params[name]) for name in ("encoder", "prototypes")}
 
 
 def before_update(params: Params, slow_encoder: Params) -> tuple[Params, Params]:
-    """The world model with its prototypes brought back to length 1, and the slow copy a step nearer to it."""
+    """Scales the prototypes back to length 1 and moves the slow copy towards the world model.
+
+    Returns:
+      the world model's parameters, the slow copy's.
+    """
     held = params["prototypes"]
     params = params | {"prototypes": held | {"table": _unit(held["table"])}}
     followed = {name: params[name] for name in slow_encoder}
@@ -112,7 +124,7 @@ def before_update(params: Params, slow_encoder: Params) -> tuple[Params, Params]
 
 
 def hold_still(config: ModelConfig, gradient: Params, step: jax.Array) -> Params:
-    """The world model's gradient, without that of the prototypes during the first `prototype_freeze` updates."""
+    """Removes the gradient of the prototypes from the world model's during the first `prototype_freeze` updates."""
     # One update fewer than the number says, as in the author's program, which counts before it asks.
     table = jnp.where(step + 1 < config.prototype_freeze, 0.0, gradient["prototypes"]["table"])
     return gradient | {"prototypes": gradient["prototypes"] | {"table": table}}

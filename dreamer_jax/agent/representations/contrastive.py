@@ -1,0 +1,21 @@
+"""Contrastive learning by InfoNCE (van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding").
+
+The form is that of R2-Dreamer's program: inner products of latent and embedding, without temperature and normalisation.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def contrastive_loss(projected: jax.Array, embed: jax.Array) -> jax.Array:
+    """InfoNCE over all rows of a batch: mean cross-entropy of finding embedding i for row i among all N embeddings.
+
+    Args:
+      projected: f32[N, E], the latents, projected to the size of an embedding.
+      embed: f32[N, E], the embeddings, without gradient.
+
+    Returns:
+      f32[] in nats.
+    """
+    log_probs = jax.nn.log_softmax(projected @ embed.T)  # [N, N]
+    return -jnp.diagonal(log_probs).mean()
