@@ -4,8 +4,9 @@ Episodes that training never saw are recorded, once with the agent's sampled act
 From some of their states the model then imagines with the actions that were really taken.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamer_jax.agent import distributions, rssm
-from dreamer_jax.agent.behavior import outcomes
+from dreamer_jax.agent.heads import outcomes
 from dreamer_jax.agent.networks import apply
 from dreamer_jax.agent.types import LatentState, Params
 from dreamer_jax.analysis.imagination_report import draw_comparison, draw_counterfactual, table
 from dreamer_jax.core.config import EnvConfig
-from dreamer_jax.core.errors import ConfigError
-from dreamer_jax.core.files import make_folder, write_json
-from dreamer_jax.envs import env_seeds, make_env
-from dreamer_jax.play.evaluate import Agent, Policy, load_agent, load_policy
+from dreamer_jax.core.errors import ConfigError, StorageError
+from dreamer_jax.core.files import make_folder, write_json, write_text
+from dreamer_jax.core.statistics import correlation, spread
+from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
+from dreamer_jax.play.policy import Agent, Policy, load_agent, load_policy
+from dreamer_jax.play.rollout import one_episode, policy_actions, random_actions
 
 FIRST_SEED = 2**33  # neither training nor evaluations use it
 CONTEXT = 5  # records that are filtered before a state counts as known
@@ -45,35 +48,29 @@ class Episode:
 
 
 def record(policy: Policy | None, env: EnvConfig, seed: int) -> Episode:
-    """Plays one episode from a reset with `seed`; without a policy the actions are random."""
-    single, rng = make_env(env), np.random.default_rng(seed)
-    spec = single.get_wrapper_attr("action_spec")
-    try:
-        obs, _ = single.reset(seed=seed)
-        carry = policy.initial(1, seed) if policy else None
-        seen, actions, rewards, terminated, truncated = [_copied(obs)], [], [], False, False
-        while not (terminated or truncated):
-            if policy:
-                batched = {name: np.asarray(value)[None] for name, value in obs.items()}
-                chosen, carry = policy(batched, carry, np.array([not rewards]))
-                action = np.asarray(chosen)[0]
-            elif spec.discrete:
-                action = np.eye(spec.size, dtype=np.float32)[rng.integers(spec.size)]
-            else:
-                action = rng.uniform(-1, 1, spec.size).astype(np.float32)
-            obs, reward, terminated, truncated, _ = single.step(action)
-            seen.append(_copied(obs))
-            actions.append(action)
-            rewards.append(float(reward))
-    finally:
-        single.close()
-    stacked = {name: np.stack([one[name] for one in seen]) for name in seen[0]}
-    return Episode(seed, stacked, np.stack(actions), np.array(rewards), bool(terminated))
+    """Plays one episode from a reset with `seed`; without a policy the actions are random.
+
+    Rewards are rounded to float32, as the replay stores them and the world model learns them.
+
+    Raises:
+      EnvError: the environment cannot be made, or fails.
+      ActionError: the policy's action is not finite.
+    """
+    with _single(env, seed) as envs:
+        act = policy_actions(policy, 1, seed) if policy else random_actions(envs.action_spec, seed)
+        steps, actions = zip(*one_episode(envs, act), strict=True)
+    return Episode(
+        seed=seed,
+        obs={name: np.concatenate([step.obs[name] for step in steps]) for name in envs.obs_specs},
+        action=np.concatenate(actions[1:]),  # the first one belongs to the reset
+        reward=np.concatenate([step.reward for step in steps[1:]], dtype=float),
+        terminated=bool(steps[-1].is_terminal[0]),
+    )
 
 
-def _copied(obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Observations of their own: an environment may fill the same arrays at every step."""
-    return {name: np.array(value) for name, value in obs.items()}
+def _single(env: EnvConfig, seed: int) -> contextlib.closing[VectorEnv]:
+    """One environment in this process, the first episode of which is reset with `seed` itself; closed at the block's end."""
+    return contextlib.closing(make_vector_env(env.model_copy(update={"processes": False}), [seed]))
 
 
 def filter_episodes(agent: Agent, episodes: Sequence[Episode], seed: int) -> LatentState:
@@ -143,29 +140,28 @@ def compare(agent: Agent, episodes: Sequence[Episode], horizon: int, starts: int
     seen = filtered[rows, np.minimum(steps, lengths)]  # [H, M, F]
     every = np.concatenate([filtered[e, : len(episode) + 1] for e, episode in enumerate(episodes)])
     pairs = every[rng.integers(len(every), size=(2, 500))]
-    spread = np.linalg.norm(pairs[0] - pairs[1], axis=-1).mean()
-    drift = np.linalg.norm(imagined - seen, axis=-1) / max(spread, 1e-8)
+    distance = np.linalg.norm(pairs[0] - pairs[1], axis=-1).mean()  # of two random states
+    drift = np.linalg.norm(imagined - seen, axis=-1) / max(distance, 1e-8)
 
     result: dict[str, Any] = {"horizon": horizon, "starts": starts, "episodes": len(episodes)}
     result["episode_return_mean"] = episode_return
     columns: list[dict[str, Any]] = []
     for k in range(horizon):
         here = recorded[k]
-        error, ci = _mean(np.abs(reward[k] - real[k])[here])
-        far, far_ci = _mean(drift[k][alive[k]])
+        error, far = spread(np.abs(reward[k] - real[k])[here]), spread(drift[k][alive[k]])
         columns.append(
             {
                 "count": int(here.sum()),
-                "reward_error": error,
-                "reward_error_ci": ci,
-                "reward_mean": _mean(reward[k][here])[0],
-                "reward_real": _mean(real[k][here])[0],
-                "correlation": _correlation(reward[k][here], real[k][here]),
+                "reward_error": error.mean,
+                "reward_error_ci": error.half,
+                "reward_mean": spread(reward[k][here]).mean,
+                "reward_real": spread(real[k][here]).mean,
+                "correlation": correlation(reward[k][here], real[k][here]),
                 "alive_count": int(known[k].sum()),
-                "alive_real": _mean(alive[k][known[k]])[0],
-                "alive_accuracy": _mean((expected[k] == alive[k])[known[k]])[0],
-                "drift": far,
-                "drift_ci": far_ci,
+                "alive_real": spread(alive[k][known[k]]).mean,
+                "alive_accuracy": spread((expected[k] == alive[k])[known[k]]).mean,
+                "drift": far.mean,
+                "drift_ci": far.half,
             }
         )
     result |= {name: [column[name] for column in columns] for name in columns[0]}
@@ -216,23 +212,9 @@ def _value_error(
         after.append(arrived + discount * returns if own else returns)
     predicted = np.array([values[e, t] for e, t in chosen])
     real = np.array([after[e][t] for e, t in chosen])
-    error, ci = _mean(np.abs(predicted - real))
+    error = spread(np.abs(predicted - real))
     means = {"value_mean": float(predicted.mean()), "return_mean": float(real.mean())}
-    return {"value_error": error, "value_error_ci": ci, **means}
-
-
-def _mean(values: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean, and half of its 95% interval."""
-    if not len(values):
-        return None, None
-    half = 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.inf
-    return float(np.mean(values)), float(half) if np.isfinite(half) else None
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    if len(a) < 3 or np.std(a) < 1e-6 or np.std(b) < 1e-6:
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
+    return {"value_error": error.mean, "value_error_ci": error.half, **means}
 
 
 def counterfactual(agent: Agent, episode: Episode, env: EnvConfig, seed: int) -> dict[str, Any] | None:
@@ -288,30 +270,31 @@ def decode(agent: Agent, params: Params, states: LatentState) -> dict[str, jax.A
 
 
 def _replay(env: EnvConfig, episode: Episode, start: int, plan: np.ndarray) -> dict[str, np.ndarray] | None:
-    """Observations {name: [k, ...]} after each action of a plan that begins at record `start` of a recorded episode."""
-    single = make_env(env)
-    try:
-        obs, _ = single.reset(seed=episode.seed)
-        for action in episode.action[:start]:
-            obs, *_ = single.step(action)
-        if not all(np.allclose(obs[name], values[start], atol=1e-4) for name, values in episode.obs.items()):
-            return None
-        seen: list[dict[str, np.ndarray]] = []
-        for action in plan:
-            obs, _, terminated, truncated, _ = single.step(action)
-            seen.append(_copied(obs))
-            if terminated or truncated:
+    """Observations {name: [k, ...]} after each action of a plan f32[K, A] that begins at record `start` of a recorded episode.
+
+    Fewer than K where the episode ends before; None where the environment does not come to the recorded observations again.
+    """
+    actions, seen = iter([*episode.action[:start], *plan]), []
+    with _single(env, episode.seed) as envs:
+        for t, (step, _) in enumerate(one_episode(envs, lambda step: next(actions)[None])):
+            if t == start and not all(
+                np.allclose(step.obs[name][0], values[start], atol=1e-4) for name, values in episode.obs.items()
+            ):
+                return None
+            if t > start:
+                seen.append(step.obs)
+            if len(seen) == len(plan):
                 break
-    finally:
-        single.close()
-    return {name: np.stack([one[name] for one in seen]) for name in seen[0]}
+    return {name: np.concatenate([obs[name] for obs in seen]) for name in seen[0]} if seen else None
 
 
 def diagnose(run: Path, checkpoint: str, episodes: int, starts: int, horizon: int, seed: int, output: Path) -> dict[str, Any]:
     """Compares a run's world model with its environment, prints a table, and writes numbers and figures into `output`.
 
     Raises:
-      ConfigError: not a run, no such checkpoint, or no episodes, starts or steps asked for.
+      ConfigError: no episodes, starts or steps are asked for.
+      StorageError: the folder cannot be written.
+      RunError, CheckpointError, EnvError: as `load_policy`.
     """
     limits = {"--episodes": (episodes, 1), "--starts": (starts, 1), "--horizon": (horizon, 1), "--seed": (seed, 0)}
     for name, (value, least) in limits.items():
@@ -326,15 +309,26 @@ def diagnose(run: Path, checkpoint: str, episodes: int, starts: int, horizon: in
     }
     result: dict[str, Any] = {"task": env.task, "preset": agent.config.preset, "checkpoint": checkpoint, "seed": seed}
     result |= {name: compare(agent, those, horizon, starts, seed) for name, those in recorded.items()}
-    write_json(output / "imagined_vs_real.json", result)
-    (output / "imagined_vs_real.md").write_text(table(result) + "\n")
-    draw_comparison(result, output / "imagined_vs_real.png")
+    with _writing(output):
+        write_json(output / "imagined_vs_real.json", result)
+        write_text(output / "imagined_vs_real.md", table(result) + "\n")
+        draw_comparison(result, output / "imagined_vs_real.png")
     print(table(result))
     print(f"wrote {output / 'imagined_vs_real.json'}, .md and .png")
     what_if = counterfactual(agent, recorded["agent"][0], env, seed)
     if what_if is None:
         print("no counterfactuals: nothing is decoded, or the environment does not repeat an episode from its seed")
     else:
-        draw_counterfactual(what_if, output / "counterfactual.png", env.task)
+        with _writing(output):
+            draw_counterfactual(what_if, output / "counterfactual.png", env.task)
         print(f"wrote {output / 'counterfactual.png'}")
     return result
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Makes a StorageError of an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}; choose another with --output") from None

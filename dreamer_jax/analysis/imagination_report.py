@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dreamer_jax.runs.curves import BLUE, RED
+from dreamer_jax.core.figures import BLUE, RED, note_in, plain_axes, save_figure
+from dreamer_jax.core.text import markdown_table, plus_minus
 
 SHOWN_STEPS = (1, 2, 5, 10, 15, 20, 30, 40, 50)
 ACTORS = {"agent": "the agent's actions", "random": "random actions"}
@@ -16,39 +17,34 @@ ACTORS = {"agent": "the agent's actions", "random": "random actions"}
 
 def table(result: dict[str, Any]) -> str:
     """The comparison as a Markdown table: some of the steps, for both sources of actions."""
-    lines = [
-        "| actions | step | reward error | predicted, real | correlation | alive: right, really | drift |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    names = ("actions", "step", "reward error", "predicted, real", "correlation", "alive: right, really", "drift")
+    rows = []
     for actor in ACTORS:
         columns = result[actor]
         for step in (step for step in SHOWN_STEPS if step <= columns["horizon"]):
             k = step - 1
             cells = (
                 actor,
-                str(step),
-                _with_interval(columns["reward_error"][k], columns["reward_error_ci"][k]),
+                step,
+                _number(columns["reward_error"][k], columns["reward_error_ci"][k]),
                 f"{_number(columns['reward_mean'][k])}, {_number(columns['reward_real'][k])}",
                 _number(columns["correlation"][k]),
                 f"{_number(columns['alive_accuracy'][k])}, {_number(columns['alive_real'][k])}",
-                _with_interval(columns["drift"][k], columns["drift_ci"][k]),
+                _number(columns["drift"][k], columns["drift_ci"][k]),
             )
-            lines.append(f"| {' | '.join(cells)} |")
+            rows.append(cells)
     values = [
-        f"{actor}: value error {_with_interval(result[actor]['value_error'], result[actor]['value_error_ci'])}, mean value "
+        f"{actor}: value error {_number(result[actor]['value_error'], result[actor]['value_error_ci'])}, mean value "
         f"{result[actor]['value_mean']:.3g}, mean return {result[actor]['return_mean']:.3g}"
         for actor in ACTORS
         if "value_error" in result[actor]
     ]
-    return "\n".join([*lines, *([""] if values else []), *values])
+    return "\n".join([markdown_table(names, rows), *([""] if values else []), *values])
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
-
-
-def _with_interval(value: float | None, half: float | None) -> str:
-    return _number(value) if half is None else f"{_number(value)} ± {half:.2g}"
+def _number(value: float | None, half: float | None = None) -> str:
+    """A value ± half of its 95% interval, as far as they are known."""
+    return plus_minus(value, half, ".3g", ".2g")
 
 
 def draw_comparison(result: dict[str, Any], path: Path) -> None:
@@ -72,14 +68,12 @@ def draw_comparison(result: dict[str, Any], path: Path) -> None:
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("imagined steps")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
         if not axes.lines:
-            why = "rewards do not vary" if "correlation" in title else "nothing to compare"
-            axes.text(0.5, 0.5, why, ha="center", transform=axes.transAxes, color="0.5")
+            note_in(axes, "rewards do not vary" if "correlation" in title else "nothing to compare")
     panels[2].set_ylim(0, 1.05)
     panels[0].legend(frameon=False, fontsize=9)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def _draw_line(axes: Axes, x: np.ndarray, values: Sequence, halves: Sequence | None, color: str, label: str) -> None:
@@ -112,10 +106,9 @@ def draw_counterfactual(what_if: dict[str, Any], path: Path, task: str) -> None:
                 axes.plot(np.arange(1, len(y) + 1), y, style, color=color, label=plan if source == "real" else None)
         axes.set_title(f"{name} {i}", fontsize=10)
         axes.set_xlabel("steps")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
     figure.axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def _draw_strips(plans: dict[str, Any], name: str, path: Path, title: str) -> None:
@@ -132,4 +125,4 @@ def _draw_strips(plans: dict[str, Any], name: str, path: Path, title: str) -> No
         axes.set_ylabel(f"{plan}\n{source}", rotation=0, ha="right", va="center", fontsize=8)
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

@@ -1,6 +1,5 @@
 """Studies over several runs, each with a figure and a table: how long to imagine, and PPO on the same task."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +7,21 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from dreamer_jax.analysis import imagination
 from dreamer_jax.analysis.ppo import train_ppo
 from dreamer_jax.benchmark.runner import run_benchmark
-from dreamer_jax.benchmark.suites import make_plan, read_runs
-from dreamer_jax.core.errors import ConfigError
-from dreamer_jax.core.files import make_folder, write_json
+from dreamer_jax.benchmark.suites import Plan, make_plan, read_runs
+from dreamer_jax.core.config import Config
+from dreamer_jax.core.errors import ConfigError, RunError
+from dreamer_jax.core.figures import COLORS, plain_axes, save_figure
+from dreamer_jax.core.files import make_folder, read_json, write_json, write_text
 from dreamer_jax.core.presets import load_config
+from dreamer_jax.core.statistics import interval, running_mean, spread
+from dreamer_jax.core.text import markdown_table, plus_minus
 from dreamer_jax.report.summary import find_runs, read_run, solved_at
-from dreamer_jax.runs.metrics import FILE_NAME, RETURN_WINDOW, read_metrics
+from dreamer_jax.runs.metrics import FILE_NAME, RETURN_WINDOW, of_kind, read_metrics
 
-COLORS = ("#2166ac", "#c0392b", "#1b7837", "#7b3294", "#b8860b", "#555555")
 GRID = 200  # points of a curve
 
 
@@ -35,21 +36,16 @@ class Curve:
 
 def recent_return(rows: Sequence[dict[str, Any]], frames: np.ndarray) -> np.ndarray:
     """Mean return of the last 10 training episodes that ended by each of `frames`; NaN before the first, fewer at first."""
-    ends = np.array([row["frames"] for row in rows])
-    returns = np.array([row["return"] for row in rows], float)
-    counts = np.searchsorted(ends, frames, side="right")
-    return np.array([returns[max(0, n - RETURN_WINDOW) : n].mean() if n else np.nan for n in counts])
-
-
-def interval(values: np.ndarray) -> np.ndarray:
-    """Half of the 95% interval of the mean over seeds [S, ...] by Student's t; zero for one seed."""
-    if len(values) < 2:
-        return np.zeros(values.shape[1:])
-    return stats.t.ppf(0.975, len(values) - 1) * np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
+    means = running_mean(np.array([row["return"] for row in rows], float), RETURN_WINDOW)
+    ended = np.searchsorted([row["frames"] for row in rows], frames, side="right")
+    return np.concatenate([[np.nan], means])[ended]
 
 
 def draw(curves: Sequence[Curve], threshold: float, title: str, path: Path) -> None:
-    """Recent return over environment steps (logarithmic), mean and 95% interval over the seeds of each label, to a PNG."""
+    """Recent return over environment steps (logarithmic), mean and 95% interval over the seeds of each label, to a PNG.
+
+    A single seed has no interval.
+    """
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     labels = list(dict.fromkeys(curve.label for curve in curves))
@@ -61,35 +57,31 @@ def draw(curves: Sequence[Curve], threshold: float, title: str, path: Path) -> N
         values = np.stack([recent_return(curve.rows, frames) for curve in of_label])
         mean, half = values.mean(0), interval(values)
         axes.plot(frames, mean, color=color, label=f"{label} ({len(of_label)} seeds)")
-        axes.fill_between(frames, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+        if len(values) > 1:
+            axes.fill_between(frames, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
     axes.axhline(threshold, color="0.6", linewidth=1, linestyle=":")
     axes.set_xscale("log")
     axes.set_xlabel("environment steps")
     axes.set_ylabel(f"mean return of the last {RETURN_WINDOW} training episodes")
     axes.set_title(title)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def summary_table(curves: Sequence[Curve], threshold: float, extra: Mapping[str, Mapping[str, str]]) -> str:
     """A line for each label as Markdown: seeds, steps to the threshold, steps of the run, and columns of `extra`[label]."""
     names = list(dict.fromkeys(name for columns in extra.values() for name in columns))
-    header = ["", "seeds", f"steps to a mean of {threshold:g}", "steps of a run", *names]
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    rows = []
     for label in dict.fromkeys(curve.label for curve in curves):
         of_label = [curve for curve in curves if curve.label == label]
         solved = [solved_at(curve.rows, threshold) for curve in of_label]
         reached = [value for value in solved if value is not None]
-        text = "never"
-        if reached:
-            half = f" ± {interval(np.array(reached)):,.0f}" if len(reached) > 1 else ""
-            text = f"{np.mean(reached):,.0f}{half} ({len(reached)} of {len(solved)} seeds)"
+        text = f"{_spread(reached, ',.0f')} ({len(reached)} of {len(solved)} seeds)" if reached else "never"
         steps = f"{np.mean([curve.rows[-1]['frames'] for curve in of_label]):,.0f}"
         own = [extra.get(label, {}).get(name, "-") for name in names]
-        lines.append(f"| {' | '.join([label, str(len(of_label)), text, steps, *own])} |")
-    return "\n".join(lines)
+        rows.append([label, len(of_label), text, steps, *own])
+    return markdown_table(["", "seeds", f"steps to a mean of {threshold:g}", "steps of a run", *names], rows)
 
 
 def study_horizon(
@@ -103,7 +95,7 @@ def study_horizon(
       exit status of the first benchmark that did not finish, or 0.
 
     Raises:
-      ConfigError, EnvError: one line for the user.
+      ConfigError, EnvError, RunError, StorageError: one line for the user.
     """
     base = load_config(preset, overrides)
     if not base.model.actor_critic:
@@ -124,26 +116,34 @@ def study_horizon(
         label = f"{horizon} steps"
         if status := run_benchmark(plan):
             return status
-        finals, errors, drifts, lengths = [], [], [], []
-        for run in read_runs(plan)[: len(plan.configs)]:  # behind them are other seeds that the folder holds
-            assert run.folder is not None  # the benchmark is finished
-            assert run.evaluation is not None
-            rows = read_metrics(run.folder / FILE_NAME)
-            curves.append(Curve(label, run.config.seed, [row for row in rows if row["kind"] == "episode"]))
-            finals.append(run.evaluation["deterministic"]["return_mean"])
-            compared = imagination.diagnose(run.folder, "last", 10, 200, max(horizons), 0, run.folder / "diagnosis")["agent"]
-            errors.append(compared["value_error"] / max(abs(compared["return_mean"]), 1e-8))
-            drifts.append(compared["drift"][min(horizons) - 1])
-            lengths.append(run.evaluation["wall_seconds"] / 60)
+        own, numbers = _read_finished(plan, label, horizons)
+        curves += own
         columns[label] = {
-            "return of the last agent": _spread(finals, "{:.1f}"),
-            "value error / return": _spread(errors, "{:.3f}"),
-            f"drift after {min(horizons)}": _spread(drifts, "{:.2f}"),
-            "minutes": _spread(lengths, "{:.1f}"),
+            "return of the last agent": _spread(numbers["returns"], ".1f"),
+            "value error / return": _spread(numbers["value_errors"], ".3f"),
+            f"drift after {min(horizons)}": _spread(numbers["drifts"], ".2f"),
+            "minutes": _spread(numbers["minutes"], ".1f"),
         }
-        results[label] = {"returns": finals, "value_errors": errors, "drifts": drifts, "minutes": lengths}
+        results[label] = numbers
     _write(curves, threshold, columns, results, f"{task}, {preset}: imagined steps", output / "horizon")
     return 0
+
+
+def _read_finished(plan: Plan, label: str, horizons: Sequence[int]) -> tuple[list[Curve], dict[str, list[float]]]:
+    """The curves of a finished benchmark, and by name a number of each of its runs, for which the runs are diagnosed."""
+    curves: list[Curve] = []
+    numbers: dict[str, list[float]] = {"returns": [], "value_errors": [], "drifts": [], "minutes": []}
+    for run in read_runs(plan)[: len(plan.configs)]:  # behind them are other seeds that the folder holds
+        assert run.folder is not None  # the benchmark is finished
+        assert run.evaluation is not None
+        rows = read_metrics(run.folder / FILE_NAME)
+        curves.append(Curve(label, run.config.seed, of_kind(rows, "episode")))
+        compared = imagination.diagnose(run.folder, "last", 10, 200, max(horizons), 0, run.folder / "diagnosis")["agent"]
+        numbers["returns"].append(run.evaluation["deterministic"]["return_mean"])
+        numbers["value_errors"].append(compared["value_error"] / max(abs(compared["return_mean"]), 1e-8))
+        numbers["drifts"].append(compared["drift"][min(horizons) - 1])
+        numbers["minutes"].append(run.evaluation["wall_seconds"] / 60)
+    return curves, numbers
 
 
 def study_ppo(paths: Sequence[Path], seeds: int, steps: int, threshold: float, output: Path) -> None:
@@ -155,8 +155,9 @@ def study_ppo(paths: Sequence[Path], seeds: int, steps: int, threshold: float, o
       steps: environment steps of each.
 
     Raises:
-      ConfigError: no runs, runs without an episode or of several tasks, a task that PPO does not fit, files of another PPO in
-        `output`, or Stable-Baselines3 is not installed.
+      ConfigError: runs of several tasks, a task that PPO does not fit, or Stable-Baselines3 is not installed.
+      RunError: no runs, runs that are damaged or without an episode, or files of another PPO in `output`.
+      StorageError: `output` cannot be written.
     """
     _check_seeds(seeds)
     runs = [read_run(path) for path in find_runs(paths)]
@@ -164,22 +165,26 @@ def study_ppo(paths: Sequence[Path], seeds: int, steps: int, threshold: float, o
     if len(tasks) != 1:
         raise ConfigError(f"runs of one task are needed; {', '.join(map(str, paths))} have {', '.join(tasks) or 'none'}")
     make_folder(output)
-    curves = [Curve(run.config.preset, run.config.seed, [row for row in run.rows if row["kind"] == "episode"]) for run in runs]
+    curves = [Curve(run.config.preset, run.config.seed, of_kind(run.rows, "episode")) for run in runs]
     for curve, run in zip(curves, runs, strict=True):
         if not curve.rows:
-            raise ConfigError(f"{run.path} has no finished episode yet; leave it out")
-    for seed in range(seeds):
-        path = output / f"ppo-{seed}.json"
-        if not path.exists():
-            print(f"PPO, seed {seed}: {steps:,} steps ...", flush=True)
-            write_json(path, train_ppo(runs[0].config, seed, steps))
-        trained = json.loads(path.read_text())
-        if (trained["task"], trained["steps"]) != (tasks[0], steps):
-            found = f"{trained['task']} and {trained['steps']:,} steps"
-            raise ConfigError(f"{path} is of {found}, not of {tasks[0]} and {steps:,} steps; take another --output")
-        rows = [{"kind": "episode", "frames": end, "return": value} for end, value in trained["episodes"]]
-        curves.append(Curve("PPO", seed, rows))
+            raise RunError(f"{run.path} has no finished episode yet; leave it out")
+    curves += [_ppo_curve(output / f"ppo-{seed}.json", runs[0].config, seed, steps) for seed in range(seeds)]
     _write(curves, threshold, {}, {}, f"{tasks[0]}: return over environment steps", output / "ppo")
+
+
+def _ppo_curve(path: Path, config: Config, seed: int, steps: int) -> Curve:
+    """PPO's training episodes from the file `path`, which is made where it is missing."""
+    trained = read_json(path)
+    if trained is None:
+        print(f"PPO, seed {seed}: {steps:,} steps ...", flush=True)
+        trained = train_ppo(config, seed, steps)
+        write_json(path, trained)
+    found, wanted = (trained.get("task"), trained.get("steps")), (config.env.task, steps)
+    if found != wanted:
+        task, length = found
+        raise RunError(f"{path} is of {task} and {length} steps, not of {wanted[0]} and {steps} steps; take another --output")
+    return Curve("PPO", seed, [{"kind": "episode", "frames": end, "return": value} for end, value in trained["episodes"]])
 
 
 def _check_seeds(seeds: int) -> None:
@@ -198,7 +203,7 @@ def _write(
     """Figure, table and numbers at `path` with .png, .md and .json."""
     draw(curves, threshold, title, path.with_suffix(".png"))
     table = summary_table(curves, threshold, columns)
-    path.with_suffix(".md").write_text(table + "\n")
+    write_text(path.with_suffix(".md"), table + "\n")
     solved = {f"{curve.label}, seed {curve.seed}": solved_at(curve.rows, threshold) for curve in curves}
     write_json(path.with_suffix(".json"), {"threshold": threshold, "solved_at": solved, **results})
     print(table)
@@ -206,5 +211,6 @@ def _write(
 
 
 def _spread(values: Sequence[float], form: str) -> str:
-    half = f" ± {form.format(float(interval(np.array(values))))}" if len(values) > 1 else ""
-    return form.format(float(np.mean(values))) + half
+    """The mean over seeds ± half of its 95% interval, in the format code `form`."""
+    mean, _, half, _ = spread(values)
+    return plus_minus(mean, half, form)

@@ -1,16 +1,14 @@
 """The results of a benchmark: one document of every run and of the means over seeds. Imports no JAX."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from dreamer_jax.benchmark.suites import Plan, Run, budget, settings
-from dreamer_jax.core.errors import ConfigError
-from dreamer_jax.core.statistics import binned_returns
+from dreamer_jax.core.errors import RunError
+from dreamer_jax.core.statistics import bin_index, binned_returns, finite_or_none, spread
+from dreamer_jax.core.text import markdown_table, plus_minus
 from dreamer_jax.runs.folder import POLICIES, read_environment
-from dreamer_jax.runs.metrics import COUNTERS, FILE_NAME, read_metrics
+from dreamer_jax.runs.metrics import COUNTERS, FILE_NAME, of_kind, read_metrics
 
 BIN_WIDTHS = (25_000, 10_000, 5_000, 2_500, 1_000, 500, 250, 100, 50, 25, 10, 5, 1)
 SCORES = {
@@ -18,7 +16,8 @@ SCORES = {
     "last_bin": "mean return of the training episodes that end in the last bin; null without one",
     "deterministic": "return of the last agent's most likely actions over fresh episodes",
     "sampled": "return of the last agent's sampled actions over fresh episodes",
-    "std": "population standard deviation: over episodes in a run, over seeds in a task",
+    "return_std": "standard deviation over the episodes of the evaluation, of this population (n)",
+    "std": "standard deviation over the finished seeds of a task, of this sample (n - 1); null for one seed",
 }
 
 
@@ -68,16 +67,15 @@ def results(plan: Plan, runs: Sequence[Run], errors: Mapping[str, str]) -> dict[
     return {"protocol": protocol, "environments": _environments(runs), "runs": records, "tasks": tasks}
 
 
-def markdown_table(content: Mapping[str, Any]) -> str:
-    """Tasks and scores as mean ± standard deviation over finished seeds."""
+def scores_table(content: Mapping[str, Any]) -> str:
+    """Tasks and scores as mean ± standard deviation (n - 1) over finished seeds, as a Markdown table."""
     width = content["protocol"]["bin_width"]
     columns = ("task", "finished seeds", f"last {width:,} frames of training", *(f"{name}, last agent" for name in POLICIES))
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    rows = []
     for task in content["tasks"]:
-        scores = (task[name] for name in ("last_bin", *POLICIES))
-        cells = ["-" if score["mean"] is None else f"{score['mean']:.1f} ± {score['std']:.1f}" for score in scores]
-        lines.append("| " + " | ".join([task["task"], f"{task['finished']} of {task['runs']}", *cells]) + " |")
-    return "\n".join(lines)
+        scores = (plus_minus(task[name]["mean"], task[name]["std"]) for name in ("last_bin", *POLICIES))
+        rows.append([task["task"], f"{task['finished']} of {task['runs']}", *scores])
+    return markdown_table(columns, rows)
 
 
 def _rows(run: Run) -> tuple[list[dict[str, Any]], str | None]:
@@ -86,7 +84,7 @@ def _rows(run: Run) -> tuple[list[dict[str, Any]], str | None]:
         return [], None
     try:
         return read_metrics(run.folder / FILE_NAME), None
-    except ConfigError as error:
+    except RunError as error:
         return [], str(error)
 
 
@@ -96,15 +94,16 @@ def _record(plan: Plan, run: Run, width: int, error: str | None) -> dict[str, An
     finished = run.evaluation is not None
     counters = run.evaluation or (rows[-1] if rows else dict.fromkeys(COUNTERS, 0))
     curve = binned_returns(rows, width, min(frames, counters["frames"]))
-    last = [row["return"] for row in rows if row["kind"] == "episode" and -(-row["frames"] // width) == frames // width]
+    last_bin = frames // width - 1
+    last = [row["return"] for row in of_kind(rows, "episode") if bin_index(row["frames"], width) == last_bin]
     return {
         "task": run.config.env.task,
         "seed": run.config.seed,
         "status": "failed" if error and not finished else run.state,
         "folder": str(run.folder.relative_to(plan.output)) if run.folder else None,
         **{name: counters[name] for name in COUNTERS},
-        "curve": [value if math.isfinite(value) else None for value in curve.tolist()],
-        "last_bin": float(np.mean(last)) if last and finished else None,
+        "curve": [finite_or_none(value) for value in curve.tolist()],
+        "last_bin": spread(last).mean if finished else None,
         **{name: _policy(run.evaluation[name]) if run.evaluation else None for name in POLICIES},
         "error": error or unreadable,
     }
@@ -128,11 +127,8 @@ def _task(task: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "mean": float(np.mean(values)) if values else None,
-        "std": float(np.std(values)) if values else None,
-        "seeds": len(values),
-    }
+    found = spread(values)
+    return {"mean": found.mean, "std": found.std, "seeds": found.count}
 
 
 def _environments(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -141,7 +137,7 @@ def _environments(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for run in runs:
         try:
             environment = read_environment(run.folder) if run.folder else {}
-        except ConfigError:
+        except RunError:
             continue
         if not environment:
             continue

@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamer_jax.benchmark.results import markdown_table, results
+from dreamer_jax.benchmark.results import results, scores_table
 from dreamer_jax.benchmark.suites import Plan, Run, overview, read_runs
 from dreamer_jax.core.errors import UNUSABLE_CHECKPOINT
 from dreamer_jax.core.files import locked, make_folder, write_json
-from dreamer_jax.core.text import clock
+from dreamer_jax.core.text import clock, safe_name
+from dreamer_jax.runs.folder import POLICIES, over_episodes
 
 TRAIN = (sys.executable, str(Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"))
 FAILED, INTERRUPTED = 1, 130  # exit statuses; the second is a shell's for Ctrl-C
@@ -38,14 +39,15 @@ def run_benchmark(plan: Plan, command: Sequence[str] = TRAIN) -> int:
       Exit status: 0 when all runs of the plan are finished, 1 when one failed, 130 after a signal.
 
     Raises:
-      ConfigError: the output folder holds other settings, cannot be written, or is in use.
+      RunError: the output folder holds runs with other settings, or is in use.
+      StorageError: it cannot be written.
     """
     make_folder(plan.output)
     with locked(plan.output / ".lock") as lock, _Child(command, lock) as child:
         session = _Session(plan, child)
         session.run()
         content = session.gather()
-        print(markdown_table(content))
+        print(scores_table(content))
         if len(content["environments"]) > 1:
             print("note: not all runs had the same versions, device, machine and commit; results.json lists them")
         print(f"wrote {plan.output / 'results.json'}")
@@ -158,7 +160,7 @@ class _Session:
         return folder.rename(place)
 
     def _log(self, runs: Sequence[Run]) -> Path:
-        task = runs[0].config.env.task.replace(":", "_").replace("/", "_")
+        task = safe_name(runs[0].config.env.task)
         path = self.plan.output / "logs" / f"{task}-{'-'.join(str(run.config.seed) for run in runs)}.log"
         path.parent.mkdir(exist_ok=True)
         return path
@@ -224,7 +226,4 @@ def _scores(record: Mapping[str, Any]) -> str:
     """A finished or stopped run in a few words."""
     if record["status"] != "finished":
         return f"frame {record['frames']:,}"
-    policies = (
-        f"{name} {record[name]['return_mean']:.1f} ± {record[name]['return_std']:.1f}" for name in ("deterministic", "sampled")
-    )
-    return ", ".join(policies)
+    return ", ".join(f"{name} {over_episodes(record[name])}" for name in POLICIES)

@@ -3,7 +3,6 @@
 OUTPUT/runs/<task>/<run>/   run folders as train.py leaves them; how far a benchmark is, is read from them alone
 """
 
-import difflib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dreamer_jax.core.config import Config
-from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.errors import ConfigError, RunError
 from dreamer_jax.core.presets import load_config
+from dreamer_jax.core.text import did_you_mean
 from dreamer_jax.envs import make_env
 from dreamer_jax.runs.budget import predicted_updates
 from dreamer_jax.runs.folder import open_run, read_evaluation
@@ -108,8 +108,7 @@ def suite_tasks(suite: str) -> tuple[str, ...]:
         return tuple(f"dmc:{name}" for name in SUITES[suite])
     tasks = tuple(dict.fromkeys(task.strip() for task in suite.split(",")))
     if not all(":" in task for task in tasks):
-        close = difflib.get_close_matches(suite, SUITES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
+        hint = did_you_mean(suite, SUITES) or "."
         raise ConfigError(f"--suite {suite}: no such suite{hint} Suites: {', '.join(SUITES)}; or a list dmc:walker_walk,...")
     return tasks
 
@@ -151,14 +150,15 @@ def read_runs(plan: Plan) -> list[Run]:
     """The plan's runs in their order, then runs of other tasks or seeds that the output folder holds.
 
     Raises:
-      ConfigError: the folder holds a run with other settings than the plan's, or one whose config.yaml cannot be read.
+      RunError: the folder holds a run with other settings than the plan's.
+      ConfigError: a run's config.yaml cannot be read.
     """
     found: dict[tuple[str, int], Run] = {}
     for path in sorted((plan.output / "runs").glob("*/*/config.yaml")):
         config = open_run(path.parent)
         different = list(_differences(config, plan.configs[0]))
         if different:
-            raise ConfigError(
+            raise RunError(
                 f"{plan.output} holds runs with other settings: {'; '.join(different)}. "
                 "Choose another --output, or the settings of these runs"
             )
@@ -174,7 +174,7 @@ def final_evaluation(folder: Path, frames: int) -> dict[str, Any] | None:
     """The final evaluation of a run that went to the end of its budget of `frames`; None for any other, or a damaged one."""
     try:
         evaluation = read_evaluation(folder)
-    except ConfigError:
+    except RunError:
         return None
     return evaluation if evaluation and evaluation["frames"] >= frames else None
 

@@ -25,14 +25,14 @@ def main(arguments: Sequence[str]) -> None:
     overrides = parse_arguments(rest)
     config = load_config(overrides.pop("preset", DEFAULT_PRESET), overrides)
 
-    from dreamer_jax.core.files import write_json
-    from dreamer_jax.profiling import parts
+    from dreamer_jax.core.files import make_folder, write_json
+    from dreamer_jax.profiling import parts, parts_report
 
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)  # before the measurements: a mistake here would lose them
+        make_folder(options.output.parent)  # before the measurements: a mistake here would lose them
     shown = 0
     for result in parts.report(config, options.calls, options.updates, ["scripts/bench_speed.py", *arguments]):
-        lines = parts.table(result).splitlines()
+        lines = parts_report.table(result).splitlines()
         print("\n".join(lines[shown:]), flush=True)
         shown = len(lines)
         if options.output:

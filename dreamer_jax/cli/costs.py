@@ -18,18 +18,18 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for numbers, table and figure")
     options, rest = parser.parse_known_args(arguments)
 
-    from dreamer_jax.core.files import write_json
+    from dreamer_jax.core.files import make_folder, write_json, write_text
     from dreamer_jax.core.options import parse_arguments
     from dreamer_jax.profiling import costs
 
     command = ["scripts/cost_curves.py", *arguments]
-    options.output.mkdir(parents=True, exist_ok=True)  # before the measurements: a mistake here would lose them
+    make_folder(options.output)  # before the measurements: a mistake here would lose them
     curves, rows = costs.measure_curves(options.preset, parse_arguments(rest), options.calls, command), []
     about = next(curves)
     for row in curves:
         rows.append(row)
         print(costs.table([row]).splitlines()[-1], flush=True)
     write_json(options.output / "cost_curves.json", {**about, "rows": rows})
-    (options.output / "cost_curves.md").write_text(costs.table(rows) + "\n")
+    write_text(options.output / "cost_curves.md", costs.table(rows) + "\n")
     costs.draw(rows, options.output / "cost_curves.png", f"{options.preset} on {about['device']}")
     print(f"wrote {options.output / 'cost_curves.json'}, .md and .png")

@@ -18,9 +18,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--video", action=argparse.BooleanOptionalAction, default=True, help="write a video of one episode")
     options = parser.parse_args(arguments)
 
-    from dreamer_jax.play import evaluate
+    from dreamer_jax.play.evaluate import evaluate_run
 
-    evaluate.evaluate_run(
+    evaluate_run(
         options.run,
         checkpoint=options.checkpoint,
         episodes=options.episodes,

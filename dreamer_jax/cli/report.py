@@ -15,12 +15,12 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     from dreamer_jax.report.aggregates import require_rliable
-    from dreamer_jax.report.summary import find_runs, markdown_table, read_runs, summarise
+    from dreamer_jax.report.summary import find_runs, read_runs, runs_table, summarise
 
     if options.output:
         require_rliable()
     runs, damaged = read_runs(find_runs(options.runs))
-    print(markdown_table([summarise(run, options.threshold) for run in runs]))
+    print(runs_table([summarise(run, options.threshold) for run in runs]))
     for path, problem in damaged:
         print(f"left out: {path}: {problem}", file=sys.stderr)
     if options.output:

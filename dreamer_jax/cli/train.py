@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     """Trains what a command line asks for."""
     request = training_request(arguments)
     from dreamer_jax.agent.devices import keep_compiled_programs
-    from dreamer_jax.training.loop import start
+    from dreamer_jax.training import start
 
     keep_compiled_programs()
     if request.runs:

@@ -17,6 +17,11 @@ def plain_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def note_in(axes: Axes, text: str) -> None:
+    """Says in the middle of a panel why it is empty."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="gray")
+
+
 def save_figure(figure: Figure, path: Path, dpi: int = 120) -> None:
     """Writes a PNG, as `files.atomic_write`."""
     with atomic_write(path) as file:

@@ -1,6 +1,7 @@
 """Files that are whole or not there, and the lock of a folder. Imports no JAX."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,8 @@ import numpy as np
 from dreamer_jax.core.errors import RunError, StorageError
 from dreamer_jax.core.text import brief, shown
 
+# What the system says of a disk that is full, failing, gone or read-only. Its other errors are not the disk's.
+UNWRITABLE = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EIO", "ENOENT", "ESTALE")}
 HALF = ".tmp"  # how the name of a file ends that is not written whole
 
 
@@ -157,3 +160,19 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}; check its permissions") from None
+
+
+@contextlib.contextmanager
+def disk_errors_named(place: Path, advice: str) -> Iterator[None]:
+    """Turns an OSError of the disk into a StorageError with the file, the reason and what to do.
+
+    Args:
+      place: stands for the file where the error does not name one.
+      advice: ends the message.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise StorageError(f"{error.filename or place} cannot be written: {error.strerror or error}; {advice}") from error

@@ -54,9 +54,22 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
+def plus_minus(value: float | None, deviation: float | None = None, form: str = ".1f", deviation_form: str = "") -> str:
+    """ "12.3 ± 4.5", or "12.3" where no deviation is known, or "-" where there is no value.
+
+    `form` is the format code of both numbers; `deviation_form`, where it is given, that of the deviation.
+    """
+    if value is None:
+        return "-"
+    return format(value, form) if deviation is None else f"{value:{form}} ± {deviation:{deviation_form or form}}"
+
+
 def safe_name(text: str) -> str:
-    """`text` as the name of a file: letters, digits, "-" and "_" stay, everything else becomes "_"."""
-    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "_" for letter in text)[:150]
+    """`text` as the name of a file or folder: letters, digits, "-" and "_" stay, everything else becomes "_".
+
+    At most 150 characters; "_" for an empty text.
+    """
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "_" for letter in text)[:150] or "_"
 
 
 def markdown_table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:

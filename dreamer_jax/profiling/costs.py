@@ -10,14 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from dreamer_jax.agent.devices import compute_dtype, resolve_precision, select_device
+from dreamer_jax.agent.layout import layout_of
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import compile_init, count_params
 from dreamer_jax.core.config import Config
+from dreamer_jax.core.figures import BLUE, RED, plain_axes, save_figure
+from dreamer_jax.core.memory import MIB
 from dreamer_jax.core.presets import load_config
-from dreamer_jax.play.evaluate import read_specs
-from dreamer_jax.profiling.parts import compare_with_matmul, fill, matmul_rate, measure_step
-from dreamer_jax.replay.buffer import Replay
-from dreamer_jax.runs.curves import BLUE, RED
+from dreamer_jax.core.text import markdown_table
+from dreamer_jax.play.policy import read_specs
+from dreamer_jax.profiling.parts import measure_step
+from dreamer_jax.profiling.replay import fill, make_replay
+from dreamer_jax.profiling.timing import compare_with_matmul, matmul_rate
 from dreamer_jax.runs.folder import describe_environment
 from dreamer_jax.training.learner import Learner
 
@@ -29,6 +33,16 @@ AXES: dict[str, tuple[int | str, ...]] = {
     "model.size": ("1m", "12m", "25m"),
     SEEDS: (1, 2, 4),
 }
+COLUMNS = (
+    "axis",
+    "value",
+    "step, median (range) [ms]",
+    "temporaries [MiB]",
+    "state [MiB]",
+    "work [GFLOP]",
+    "of the matrix rate",
+    "compile [s]",
+)
 LABELS = dict(zip(AXES, ("batch size B", "sequence length T", "horizon H", "parameters [millions]", "seeds"), strict=True))
 
 
@@ -37,7 +51,7 @@ def measure_curves(preset: str, overrides: Mapping[str, Any], calls: int, comman
 
     Yields:
       what stands beside the measurements (command, settings, versions, device, rate of large matrix products), then a row for
-      each point: axis, value, parameters, and what `speed.measure_step` returns.
+      each point: axis, value, parameters, and what `parts.measure_step` returns.
     """
     base = resolve_precision(load_config(preset, overrides))
     device = select_device(base.device)
@@ -63,9 +77,9 @@ def measure_curves(preset: str, overrides: Mapping[str, Any], calls: int, comman
 
 def _measure_point(config: Config, seeds: int, calls: int) -> dict[str, Any]:
     """One update of `seeds` agents, fed from one replay of random records."""
-    nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config))
-    latent, length = nets.latent.spec(nets.dtype) if config.replay.context else None, config.replay.batch_length
-    replay = Replay(nets.obs_specs, nets.action_spec, latent, 2 * length + 2, 1, length, False, config.seed)
+    layout = layout_of(select_device(config.device))
+    nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config), layout)
+    replay = make_replay(nets, config, 2 * config.replay.batch_length + 2, num_envs=1)
     fill(replay, nets, replay.length)
     init = compile_init(nets, config)
     states = [init(jax.random.key(config.seed + i)) for i in range(seeds)]
@@ -77,25 +91,21 @@ def _measure_point(config: Config, seeds: int, calls: int) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The measurements as a Markdown table."""
-    lines = [
-        "| axis | value | step, median (range) [ms] | temporaries [MiB] | state [MiB] | work [GFLOP] | of the matrix rate "
-        "| compile [s] |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        median, low, high = (1e3 * row[name] for name in ("median", "min", "max"))
-        cells = (
-            LABELS[row["axis"]].removesuffix(" [millions]"),
-            row["value"],
-            f"{median:,.0f} ({low:,.0f} to {high:,.0f})",
-            f"{row['temp_bytes'] / 2**20:,.0f}",
-            f"{row['state_bytes'] / 2**20:,.1f}",
-            f"{row['flops'] / 1e9:,.1f}",
-            f"{row['fraction_of_matmul_rate']:.0%}",
-            f"{row['compile_seconds']:.0f}",
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+    return markdown_table(COLUMNS, map(_cells, rows))
+
+
+def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
+    median, low, high = (1e3 * row[name] for name in ("median", "min", "max"))
+    return (
+        LABELS[row["axis"]].removesuffix(" [millions]"),
+        row["value"],
+        f"{median:,.0f} ({low:,.0f} to {high:,.0f})",
+        f"{row['temp_bytes'] / MIB:,.0f}",
+        f"{row['state_bytes'] / MIB:,.1f}",
+        f"{row['flops'] / 1e9:,.1f}",
+        f"{row['fraction_of_matmul_rate']:.0%}",
+        f"{row['compile_seconds']:.0f}",
+    )
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -111,7 +121,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         medians = [1e3 * row["median"] for row in of_axis]
         spread = [[1e3 * abs(row[end] - row["median"]) for row in of_axis] for end in ("min", "max")]
         time.errorbar(x, medians, yerr=spread, marker="o", capsize=3, color=BLUE)
-        megabytes = [(row["temp_bytes"] + row["state_bytes"]) / 2**20 for row in of_axis]
+        megabytes = [(row["temp_bytes"] + row["state_bytes"]) / MIB for row in of_axis]
         memory.plot(x, megabytes, marker="o", color=RED)
         for axes, values in ((time, medians), (memory, megabytes)):
             axes.plot(x, [values[0] * at / x[0] for at in x], color="0.75", linewidth=1, zorder=0)
@@ -120,9 +130,8 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
             axes.xaxis.set_major_locator(FixedLocator(x))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_xticks(x, [f"{at:.2g}" if size else str(at) for at in x])
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
+            plain_axes(axes)
         memory.set_xlabel(LABELS[axis])
     panels[0, 0].set_ylabel("time of an update [ms]")
     panels[1, 0].set_ylabel("temporaries and state [MiB]")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

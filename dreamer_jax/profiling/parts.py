@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import resource
 import tempfile
 import time
@@ -16,26 +15,23 @@ import numpy as np
 
 from dreamer_jax.agent import behavior, rssm
 from dreamer_jax.agent.devices import compute_dtype, resolve_precision, select_device
+from dreamer_jax.agent.layout import layout_of
 from dreamer_jax.agent.networks import Networks, apply, build_networks
 from dreamer_jax.agent.policy import compile_policy, initial_carry
-from dreamer_jax.agent.representation import representation_losses
+from dreamer_jax.agent.representations import representation_losses
 from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.train_step import compile_init, compile_train_step, train_step
 from dreamer_jax.agent.types import AgentState, Batch
 from dreamer_jax.core.config import Config
-from dreamer_jax.core.spaces import ObsSpec
-from dreamer_jax.play.evaluate import read_specs
+from dreamer_jax.play.policy import read_specs
 from dreamer_jax.profiling.flops import count_flops
-from dreamer_jax.replay.buffer import Replay, Sequences, predict_bytes
+from dreamer_jax.profiling.replay import fill, least_records, make_replay, measure_replay, random_obs
+from dreamer_jax.profiling.timing import Timing, compare_with_matmul, matmul_rate, timed
 from dreamer_jax.runs.folder import describe_environment
-from dreamer_jax.runs.metrics import FILE_NAME, read_metrics
+from dreamer_jax.runs.metrics import FILE_NAME, of_kind, read_metrics
 from dreamer_jax.training.learner import Learner
 
 POLICY_BATCHES = (1, 16)
-REPLAY_SIZES = (10_000, 100_000, 1_000_000)  # records held
-REPLAY_CALLS = 300  # at the least; the first hundred after filling gigabytes are slower
-MATMUL_SIZE = 2048
-Timing = dict[str, float]
 
 
 def report(config: Config, calls: int, updates: int, command: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -64,15 +60,15 @@ def measure(config: Config, calls: int) -> dict[str, Any]:
     """Times everything but the whole loop, each over `calls` calls after a warm-up, with a wait for the device after each.
 
     Returns:
-      {"step", "parts", "policy", "replay": ...} with times in seconds, rates in 1/s, memory in bytes; see `table`.
+      {"step", "parts", "policy", "replay": ...} with times in seconds, rates in 1/s, memory in bytes; see `parts_report.table`.
 
     Raises:
       ConfigError, EnvError: as `train`.
     """
     config = resolve_precision(config)
     device = select_device(config.device)
-    nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config))
-    replay = _empty_replay(nets, config, _least_records(config))
+    nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config), layout_of(device))
+    replay = make_replay(nets, config, least_records(config), config.env.num_envs)
     fill(replay, nets, replay.length)
     state = compile_init(nets, config)(jax.random.key(config.seed))
     learner = Learner(nets, config, [state], [replay])
@@ -82,24 +78,7 @@ def measure(config: Config, calls: int) -> dict[str, Any]:
     parts = _measure_parts(nets, config, state, batch, calls)
     policy = {str(count): _measure_policy(nets, config, acting, count, calls) for count in POLICY_BATCHES}
     step |= compare_with_matmul(step, matmul_rate(jnp.dtype(nets.dtype), calls))
-    return {"step": step, "parts": parts, "policy": policy, "replay": _measure_replay(nets, config, calls)}
-
-
-def timed(call: Callable[[], Any], calls: int) -> Timing:
-    """Seconds of `calls` calls, each waited for, after two that do not count."""
-    return timed_in_turn((call,), calls)[0]
-
-
-def timed_in_turn(functions: Sequence[Callable[[], Any]], calls: int) -> list[Timing]:
-    """As `timed`, for functions that are compared: called in turn, so that what else the machine does meets all of them."""
-    seconds: list[list[float]] = [[] for _ in functions]
-    for i in range(calls + 2):
-        for function, own in zip(functions, seconds, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(function())
-            if i >= 2:
-                own.append(time.perf_counter() - start)
-    return [{"median": float(np.median(own)), "min": min(own), "max": max(own), "calls": calls} for own in seconds]
+    return {"step": step, "parts": parts, "policy": policy, "replay": measure_replay(nets, config, calls)}
 
 
 def measure_step(nets: Networks, config: Config, learner: Learner, calls: int) -> dict[str, Any]:
@@ -120,18 +99,9 @@ def measure_step(nets: Networks, config: Config, learner: Learner, calls: int) -
         state, metrics, latents = step(state, batch)
         return state, metrics, latents
 
-    work = {"compile_seconds": compile_seconds, "flops": flops, "temp_bytes": _temp_bytes(step)}
-    return {**timed(update, calls), **work}
-
-
-def _temp_bytes(compiled: Any) -> int:
-    """Memory that a compiled program takes beside its arguments and results."""
-    return compiled.memory_analysis().temp_size_in_bytes
-
-
-def compare_with_matmul(step: dict[str, Any], rate: float) -> dict[str, float]:
-    """A step's operations beside those that large matrix products do in the same time."""
-    return {"matmul_flops_per_second": rate, "fraction_of_matmul_rate": step["flops"] / step["median"] / rate}
+    memory = step.memory_analysis()
+    assert memory is not None  # known of every program that was compiled ahead
+    return {**timed(update, calls), "compile_seconds": compile_seconds, "flops": flops, "temp_bytes": memory.temp_size_in_bytes}
 
 
 def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Batch, calls: int) -> dict[str, Timing]:
@@ -192,87 +162,14 @@ def _measure_policy(nets: Networks, config: Config, acting: Any, count: int, cal
     """One decision for `count` environments, from NumPy observations to NumPy actions."""
     policy, carry = compile_policy(nets, config.behavior, "exploring"), initial_carry(nets, count)
     rng, key, first = np.random.default_rng(0), jax.random.key(0), np.zeros(count, bool)
-    obs = {name: _random(rng, spec, (count,)) for name, spec in nets.obs_specs.items()}
+    obs = random_obs(rng, nets, count)
 
     def act() -> np.ndarray:
         nonlocal carry
-        action, carry = policy(acting, key, 0, carry, obs, first)
+        action, carry = policy(acting, key, carry, obs, first)
         return np.asarray(action)
 
     return timed(act, max(calls, 200))
-
-
-def fill(replay: Replay, nets: Networks, steps: int) -> None:
-    """Adds `steps` equal records of random observations to every ring."""
-    rng, envs = np.random.default_rng(0), replay.num_envs
-    none = np.zeros(envs, bool)
-    obs = {name: _random(rng, spec, (envs,)) for name, spec in nets.obs_specs.items()}
-    action = rng.uniform(-1, 1, (envs, nets.action_spec.size)).astype(np.float32)
-    latent, stored = replay.latent, {}
-    if latent:
-        stored = {
-            "deter": np.zeros((envs, latent.deter), latent.deter_dtype),
-            "stoch": np.zeros((envs, latent.stoch), latent.stoch_dtype),
-        }
-    for _ in range(steps):
-        replay.add(obs, action, np.zeros(envs), none, none, none, **stored)
-
-
-def _least_records(config: Config) -> int:
-    """Records that batches can be drawn from, and as many as a batch has copied."""
-    replay, envs = config.replay, config.env.num_envs
-    return max(envs * 4 * (replay.batch_length + 2), 2 * replay.batch_size * replay.batch_length + envs)
-
-
-def _empty_replay(nets: Networks, config: Config, capacity: int) -> Replay:
-    settings = config.replay
-    latent = nets.latent.spec(nets.dtype) if settings.context else None
-    return Replay(
-        nets.obs_specs, nets.action_spec, latent, capacity, config.env.num_envs, settings.batch_length, False, config.seed
-    )
-
-
-def _measure_replay(nets: Networks, config: Config, calls: int) -> list[dict[str, float]]:
-    """Fills a replay with random records, and measures it at each of `REPLAY_SIZES` that capacity and free memory allow.
-
-    Returns:
-      for each size the rates of adding and sampling. Beside sampling stands a plain copy of as many records that lie
-      together, at random places of the replay: what the machine's memory allows.
-    """
-    settings, envs = config.replay, config.env.num_envs
-    latent = nets.latent.spec(nets.dtype) if settings.context else None
-    record = predict_bytes(nets.obs_specs, nets.action_spec, latent, 1)
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 * 3 if hasattr(os, "sysconf") else 2**30
-    least = _least_records(config)
-    sizes = [size for size in REPLAY_SIZES if least <= size <= settings.capacity and size * record <= free] or [least]
-    replay = _empty_replay(nets, config, sizes[-1])
-    rng = np.random.default_rng(0)
-    rows = []
-    for size in sizes:
-        steps = size // envs - replay.added
-        start = time.perf_counter()
-        fill(replay, nets, steps)
-        seconds = time.perf_counter() - start
-        total = sum(array.nbytes for array in _arrays(replay.sample(settings.batch_size)))
-        places = [values for name, values in replay.storage.items() if not name.startswith("latent/")]
-        together = settings.batch_size * settings.batch_length // envs  # steps of all environments with as many records
-
-        def copy(places=places, steps=replay.added - together, together=together) -> list[np.ndarray]:
-            first = rng.integers(steps)
-            return [values[:, first : first + together].copy() for values in places]
-
-        sampled, copied = timed_in_turn((lambda: replay.sample(settings.batch_size), copy), max(calls, REPLAY_CALLS))
-        rows.append(
-            {
-                "records": size,
-                "add_records_per_second": steps * envs / seconds,
-                "sample_sequences_per_second": settings.batch_size / sampled["median"],
-                "sample_bytes_per_second": total / sampled["median"],
-                "sample_time_over_copy_time": sampled["median"] / copied["median"],
-                "batch_bytes": total,
-            }
-        )
-    return rows
 
 
 def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str, float]:
@@ -297,7 +194,7 @@ def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str,
     }
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         run = start.train(config.model_copy(update={"runs": folder, **changes}))
-        rows = [row for row in read_metrics(run / FILE_NAME) if row["kind"] == "train"]
+        rows = of_kind(read_metrics(run / FILE_NAME), "train")
     first, last = rows[len(rows) // 2], rows[-1]
     seconds = last["wall_seconds"] - first["wall_seconds"]
     rate = (last["updates"] - first["updates"]) / seconds
@@ -308,58 +205,7 @@ def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str,
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """The measurements as lines for a terminal."""
-    step, loop = result["step"], result.get("loop")
-    lines = [
-        f"{'compiled step':24}{_milliseconds(step)}",
-        *(f"{'  ' + name:24}{_milliseconds(timing)}" for name, timing in result["parts"].items()),
-        f"{'compilation':24}{step['compile_seconds']:10.1f} s",
-        f"{'peak memory':24}{step['peak_bytes'] / 2**20:10,.0f} MiB",
-        f"{'work of a step':24}{step['flops'] / 1e9:10.2f} GFLOP, {step['fraction_of_matmul_rate']:.0%} of the "
-        f"{step['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s of large matrix products",
-        *(f"{f'policy, {count} env':24}{_milliseconds(timing)}" for count, timing in result["policy"].items()),
-        *(line for row in result["replay"] for line in _replay_lines(row)),
-    ]
-    if loop:
-        rate = f"{loop['decisions_per_second']:10.1f} decisions/s, {loop['updates_per_second']:.2f} updates/s"
-        lines.append(f"{'whole loop':24}{rate}, no update in {loop['share_without_update']:.0%} of the time")
-    return "\n".join(lines)
-
-
-def _replay_lines(row: dict[str, float]) -> list[str]:
-    return [
-        f"{'replay of ' + format(row['records'], ',.0f'):24}{row['add_records_per_second']:10,.0f} records/s added",
-        f"{'  sample':24}{row['sample_sequences_per_second']:10,.0f} sequences/s = "
-        f"{row['sample_bytes_per_second'] / 1e9:.2f} GB/s, {row['sample_time_over_copy_time']:.2f} times a copy",
-    ]
-
-
-def _milliseconds(timing: Timing) -> str:
-    low, high = timing["min"] * 1e3, timing["max"] * 1e3
-    return f"{timing['median'] * 1e3:10.2f} ms  ({low:.2f} to {high:.2f} in {timing['calls']} calls)"
-
-
-def matmul_rate(dtype: Any, calls: int) -> float:
-    """Operations per second of a large matrix product in this dtype: what the machine can do at best."""
-    x = jnp.ones((MATMUL_SIZE, MATMUL_SIZE), dtype)
-    product = jax.jit(jnp.matmul)
-    return 2 * MATMUL_SIZE**3 / timed(lambda: product(x, x), calls)["min"]
-
-
 def _peak_bytes(device: Any) -> int:
     """The most memory held so far: on the accelerator, or by this process on a CPU."""
     statistics = device.memory_stats() or {}
     return statistics.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-
-
-def _random(rng: np.random.Generator, spec: ObsSpec, batch: tuple[int, ...]) -> np.ndarray:
-    if spec.kind == "vector":
-        return rng.normal(size=(*batch, *spec.shape)).astype(np.float32)
-    return rng.integers(spec.classes or 256, size=(*batch, *spec.shape)).astype(spec.dtype)
-
-
-def _arrays(sequences: Sequences) -> list[np.ndarray]:
-    """What a batch hands to the device."""
-    values = [*sequences.obs.values(), *(value for name, value in vars(sequences).items() if name != "obs")]
-    return [value for value in values if value is not None]

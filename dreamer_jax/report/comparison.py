@@ -15,6 +15,7 @@ from dreamer_jax.core.options import field_names
 from dreamer_jax.core.statistics import binned_returns
 from dreamer_jax.report.published import BIN_WIDTHS, benchmark
 from dreamer_jax.report.summary import Run
+from dreamer_jax.runs.metrics import of_kind
 
 # What does not make another protocol: it names the run, the task or the machine, or is about the run's length and logs.
 _NO_PROTOCOL = (
@@ -143,7 +144,7 @@ def _make_group(label: str, runs: list[Run], width: int) -> Group:
 
 def _first_end(run: Run) -> float:
     """Where the first training episode ends [frames]; infinity without one."""
-    return min((row["frames"] for row in run.rows if row["kind"] == "episode"), default=math.inf)
+    return min((row["frames"] for row in of_kind(run.rows, "episode")), default=math.inf)
 
 
 def _progress(run: Run) -> tuple[float, bool, str]:

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
+from dreamer_jax.core.figures import COLORS, note_in, plain_axes, save_figure
+from dreamer_jax.core.statistics import running_mean, sample_std
 from dreamer_jax.report.comparison import Group, Panel
 from dreamer_jax.report.published import METHODS, published_curves
-from dreamer_jax.runs.curves import running_mean
-from dreamer_jax.runs.metrics import RETURN_WINDOW
+from dreamer_jax.runs.metrics import RETURN_WINDOW, of_kind
 
-COLORS = ("#2166ac", "#c0392b", "#1b7837", "#7b3294", "#b35806", "#00757a")
 LEGEND_WIDTH = 48  # longest line of a legend [characters]
 PUBLISHED_COLORS = {
     "dreamerv3": "#222222",
@@ -60,8 +60,7 @@ def draw_panel(panel: Panel, path: Path, colors: Mapping[str, str]) -> None:
     axes.set(xlabel="environment steps [frames]", ylabel="return [sum of rewards of an episode]", xlim=(0, end))
     if panel.suite:
         axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.legend(
         handles=[*_our_handles(panel, colors), *axes.get_legend_handles_labels()[0]],
@@ -71,8 +70,8 @@ def draw_panel(panel: Panel, path: Path, colors: Mapping[str, str]) -> None:
         frameon=False,
     )
     if not axes.has_data():
-        axes.text(0.5, 0.5, "no finished episode yet", transform=axes.transAxes, ha="center", va="center", color="gray")
-    figure.savefig(path, dpi=150)
+        note_in(axes, "no finished episode yet")
+    save_figure(figure, path, dpi=150)
 
 
 def _draw_published(axes: Axes, panel: Panel, end: int) -> None:
@@ -93,18 +92,17 @@ def _draw_published(axes: Axes, panel: Panel, end: int) -> None:
 
 def _draw_group(axes: Axes, group: Group, color: str) -> None:
     for run in group.runs:
-        episodes = [row for row in run.rows if row["kind"] == "episode"]
-        if episodes:
+        if episodes := of_kind(run.rows, "episode"):
             returns = running_mean(np.array([row["return"] for row in episodes], float), RETURN_WINDOW)
             axes.plot([row["frames"] for row in episodes], returns, color=color, linewidth=0.8, alpha=0.45)
     curves = group.curves()
     if curves.size:
         x, mean = group.width * np.arange(1, curves.shape[1] + 1), curves.mean(0)
         if len(curves) > 1:
-            std = curves.std(0, ddof=1)
+            std = sample_std(curves)
             axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
         axes.plot(x, mean, color=color, linewidth=2.4, marker="o", markersize=4)
-    evaluations = [(row["frames"], row["return_mean"]) for run in group.runs for row in run.rows if row["kind"] == "eval"]
+    evaluations = [(row["frames"], row["return_mean"]) for run in group.runs for row in of_kind(run.rows, "eval")]
     if evaluations:
         axes.plot(
             *zip(*evaluations),
@@ -129,8 +127,7 @@ def _our_handles(panel: Panel, colors: Mapping[str, str]) -> list[Line2D]:
         handles.append(Line2D([], [], color=colors[group.label], linewidth=2.4, marker="o", markersize=4, label=text))
     thin = f"ours: each seed, last {RETURN_WINDOW} training episodes"
     handles.append(Line2D([], [], color="#444444", linewidth=0.8, label=thin))
-    rows = [row for group in panel.groups for run in group.runs for row in run.rows]
-    if any(row["kind"] == "eval" for row in rows):
+    if any(of_kind(run.rows, "eval") for group in panel.groups for run in group.runs):
         style = {"linestyle": "", "marker": "D", "markersize": 5, "markerfacecolor": "white", "markeredgecolor": "#444444"}
         handles.append(Line2D([], [], label="ours: each seed, evaluation (deterministic)", **style))
     return handles

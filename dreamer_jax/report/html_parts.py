@@ -60,6 +60,11 @@ def name_cell(text: Any) -> Markup:
     return Markup(cell(text).replace("_", "_<wbr>"))
 
 
+def number(value: float | None) -> str:
+    """A value with one decimal; a dash where there is none."""
+    return NOTHING if value is None else f"{value:.1f}"
+
+
 def note(text: Any) -> Markup:
     """A paragraph."""
     return Markup(f"<p>{cell(text)}</p>\n")

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from dreamer_jax.core.config import Config
-from dreamer_jax.core.errors import ConfigError
-from dreamer_jax.runs.folder import POLICIES, RESULTS, open_run, read_environment, read_evaluation
-from dreamer_jax.runs.metrics import FILE_NAME, RETURN_WINDOW, read_metrics
+from dreamer_jax.core.errors import ConfigError, RunError
+from dreamer_jax.core.statistics import running_mean, spread
+from dreamer_jax.core.text import markdown_table, safe_name
+from dreamer_jax.runs.folder import POLICIES, RESULTS, open_run, over_episodes, read_environment, read_evaluation
+from dreamer_jax.runs.metrics import FILE_NAME, RETURN_WINDOW, of_kind, read_metrics
 
 COLUMNS = ("task", "preset", "seed", "frames", "updates", "solved at", *POLICIES, "minutes", "device")
 ENVIRONMENT = ("versions", "device", "machine", "cores", "git_commit")
@@ -41,23 +43,22 @@ class Run:
 
     def recent_return(self) -> float | None:
         """Mean return of the last 10 training episodes, or of as many as there are; None before the first."""
-        returns = [row["return"] for row in self.rows if row["kind"] == "episode"][-RETURN_WINDOW:]
-        return float(np.mean(returns)) if returns else None
+        return spread([row["return"] for row in of_kind(self.rows, "episode")][-RETURN_WINDOW:]).mean
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
     """The run folders at and below `paths`, each once, sorted: those that hold a `config.yaml`.
 
     Raises:
-      ConfigError: a path is no folder, or there is no run at or below it.
+      RunError: a path is no folder, or there is no run at or below it.
     """
     found: set[Path] = set()
     for path in paths:
         if not path.is_dir():
-            raise ConfigError(f"{path} is not a folder. Give the run folder that train.py printed, or one that holds runs")
+            raise RunError(f"{path} is not a folder. Give the run folder that train.py printed, or one that holds runs")
         runs = {config.parent for config in path.rglob("config.yaml")}
         if not runs:
-            raise ConfigError(f"{path} is not a run and holds none: there is no config.yaml in it or below it")
+            raise RunError(f"{path} is not a run and holds none: there is no config.yaml in it or below it")
         found |= runs
     return sorted({run.resolve(): run for run in sorted(found)}.values())
 
@@ -66,7 +67,8 @@ def read_run(path: Path) -> Run:
     """Reads a run's folder, finished or not.
 
     Raises:
-      ConfigError: not a run, or one of its files is damaged.
+      RunError: not a run, or one of its files is damaged.
+      ConfigError: its configuration cannot be read.
     """
     config = open_run(path)
     rows = read_metrics(path / FILE_NAME) if (path / FILE_NAME).is_file() else []
@@ -79,7 +81,7 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[tuple[Path, str]]]
     for path in paths:
         try:
             runs.append(read_run(path))
-        except ConfigError as error:
+        except (ConfigError, RunError) as error:
             damaged.append((path, str(error)))
     return sorted(runs, key=lambda run: (run.config.env.task, run.config.preset, run.config.seed, str(run.path))), damaged
 
@@ -112,18 +114,16 @@ def summarise(run: Run, threshold: float | None = None) -> dict[str, Any]:
 
 def solved_at(metrics: Sequence[dict[str, Any]], threshold: float) -> int | None:
     """First frame at which the mean return of the last 10 training episodes is at least `threshold`."""
-    episodes = [row for row in metrics if row["kind"] == "episode"]
-    returns = [row["return"] for row in episodes]
-    for end in range(RETURN_WINDOW, len(returns) + 1):
-        if np.mean(returns[end - RETURN_WINDOW : end]) >= threshold:
-            return int(episodes[end - 1]["frames"])
-    return None
+    episodes = of_kind(metrics, "episode")
+    means = running_mean(np.array([row["return"] for row in episodes], float), RETURN_WINDOW)
+    solved = np.flatnonzero(means[RETURN_WINDOW - 1 :] >= threshold)
+    return int(episodes[solved[0] + RETURN_WINDOW - 1]["frames"]) if solved.size else None
 
 
-def markdown_table(summaries: Sequence[dict[str, Any]]) -> str:
-    """A table with one line a run; "solved at" is a column where the summaries have it."""
+def runs_table(summaries: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table with one line a run; "solved at" is a column where the summaries have it."""
     columns = [name for name in COLUMNS if name != "solved at" or any("solved_at" in summary for summary in summaries)]
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    rows = []
     for summary in summaries:
         cells = {
             "task": summary["task"],
@@ -132,12 +132,12 @@ def markdown_table(summaries: Sequence[dict[str, Any]]) -> str:
             "frames": f"{summary['frames']:,}",
             "updates": f"{summary['updates']:,}",
             "solved at": "never" if summary.get("solved_at") is None else f"{summary['solved_at']:,}",
-            **{policy: _spread(summary[policy]) for policy in POLICIES},
+            **{policy: over_episodes(summary[policy]) if summary[policy] else "unfinished" for policy in POLICIES},
             "minutes": f"{summary['wall_seconds'] / 60:.1f}",
             "device": device_name(summary),
         }
-        lines.append("| " + " | ".join(str(cells[name]) for name in columns) + " |")
-    return "\n".join(lines)
+        rows.append([cells[name] for name in columns])
+    return markdown_table(columns, rows)
 
 
 def device_name(environment: dict[str, Any]) -> str:
@@ -151,14 +151,9 @@ def summary_names(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """A file name for each summary, without ending: task, preset and seed, and a number where another has the same."""
     names: list[str] = []
     for summary in summaries:
-        name = file_name(f"{summary['task']}-{summary['preset']}-seed{summary['seed']}")
+        name = safe_name(f"{summary['task']}-{summary['preset']}-seed{summary['seed']}")
         names.append(unused(name, names))
     return names
-
-
-def file_name(text: str) -> str:
-    """`text` with everything but letters, digits, "-" and "_" made "_": no separators, no leading dot."""
-    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "_" for letter in text)[:150]
 
 
 def unused(name: str, taken: Iterable[str]) -> str:
@@ -168,7 +163,3 @@ def unused(name: str, taken: Iterable[str]) -> str:
         number += 1
         candidate = f"{name}-{number}"
     return candidate
-
-
-def _spread(result: dict[str, Any] | None) -> str:
-    return "unfinished" if result is None else f"{result['return_mean']:.1f} ± {result['return_std']:.1f}"

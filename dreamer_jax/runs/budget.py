@@ -7,6 +7,7 @@ from pathlib import Path
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.memory import MIB, available_memory
 from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpecs
+from dreamer_jax.core.text import aligned_table
 from dreamer_jax.replay.buffer import predict_bytes
 from dreamer_jax.runs.folder import versions
 
@@ -61,9 +62,8 @@ def describe_run(
         **_warning(config, record, latent.bytes if latent else 0, len(seeds), runs),
         "run folder": "\n".join(map(str, runs)) or "none: a dry run",
     }
-    width = max(map(len, rows))
-    indent = "\n" + " " * (width + 2)
-    return "\n".join(f"{name:<{width}}  {indent.join(value.splitlines())}" for name, value in rows.items())
+    lines = ((name if i == 0 else "", line) for name, text in rows.items() for i, line in enumerate(text.splitlines()))
+    return aligned_table(list(lines))
 
 
 def _warning(config: Config, record: int, latent: int, seeds: int, runs: Sequence[Path]) -> dict[str, str]:
@@ -115,6 +115,4 @@ def _key_table(obs_specs: ObsSpecs, key_layers: dict[str, tuple[str, str]]) -> s
     for name, spec in sorted(obs_specs.items()):
         shape = f"{spec.classes} choices" if spec.kind == "discrete" else " x ".join(map(str, spec.shape)) or "1"
         cells.append((name, f"{spec.kind} {shape}", *key_layers.get(name, ("-", "-"))))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells)
-    return "\n".join(line.rstrip() for line in lines)
+    return aligned_table(cells)

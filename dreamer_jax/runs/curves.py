@@ -1,16 +1,17 @@
-"""Pictures of a run: learning curves and videos. Import it where it is used; Matplotlib is slow to load."""
+"""Pictures of a run: its learning curves. Import it where it is used; Matplotlib is slow to load."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as iio
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from dreamer_jax.runs.metrics import RETURN_WINDOW
+from dreamer_jax.core.figures import BLUE, RED, note_in, plain_axes, save_figure
+from dreamer_jax.core.statistics import running_mean
+from dreamer_jax.runs.metrics import RETURN_WINDOW, of_kind
 
 MAIN_LOSSES = (
     "loss/total",
@@ -23,7 +24,6 @@ MAIN_LOSSES = (
     "loss/replay_value",
 )
 DECODER_PREFIX = "loss/decoder"
-BLUE, RED = "#2166ac", "#c0392b"
 
 
 def draw_curves(metrics: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -39,43 +39,19 @@ def draw_curves(metrics: Sequence[dict[str, Any]], path: Path, title: str) -> No
     figure = Figure(figsize=(16, 4.8), layout="constrained")
     panels = figure.subplots(1, 3, width_ratios=(5, 5, 3))
     figure.suptitle(title)
-    updates = [row for row in metrics if row["kind"] == "train"]
+    updates = of_kind(metrics, "train")
     _draw_returns(panels[0], metrics)
     _draw_losses(panels[1], updates)
     _draw_memory(panels[2], updates)
     for axes in panels:
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlim(left=0)
-    figure.savefig(path, dpi=150)
-
-
-def write_video(frames: Sequence[np.ndarray], path: Path, fps: int) -> None:
-    """Writes frames uint8[H, W, 3] of one size as an H.264 mp4.
-
-    An odd height or width is padded by one repeated row or column, because yuv420p video has even sizes.
-
-    Raises:
-      ValueError: no frames, or frames of another shape or type.
-    """
-    if not frames:
-        raise ValueError(f"no frames to write to {path}")
-    for frame in frames:
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3 or frame.shape != frames[0].shape:
-            raise ValueError(f"video frame is {frame.dtype}{list(frame.shape)}; expected uint8[H, W, 3], all of one size")
-    height, width, _ = frames[0].shape
-    padding = ((0, height % 2), (0, width % 2), (0, 0))
-    # PyAV encodes in this process: a child process would be a fork of JAX's threads.
-    with iio.imopen(path, "w", plugin="pyav") as file:
-        file.init_video_stream("libx264", fps=fps)
-        for frame in frames:
-            file.write_frame(np.pad(frame, padding, mode="edge"))
+    save_figure(figure, path, dpi=150)
 
 
 def _draw_returns(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
-    episodes = [row for row in metrics if row["kind"] == "episode"]
-    evaluations = [row for row in metrics if row["kind"] == "eval"]
+    episodes, evaluations = of_kind(metrics, "episode"), of_kind(metrics, "eval")
     if episodes:
         x = [row["frames"] for row in episodes]
         y = np.array([row["return"] for row in episodes], float)
@@ -142,19 +118,9 @@ def _draw_memory(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     _legend_or_note(axes, "not recorded", loc="best")
 
 
-def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of each value and up to window - 1 before it, NaN left out."""
-    return np.array([_mean(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)])
-
-
-def _mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else np.nan
-
-
 def _legend_or_note(axes: Axes, note: str, **position: Any) -> None:
     if axes.has_data():
         axes.legend(frameon=False, fontsize=8, **position)
     else:
         axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center", color="gray")
+        note_in(axes, note)

@@ -2,8 +2,8 @@
 
 import os
 import platform
-import re
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError, RunError, StorageError
 from dreamer_jax.core.files import read_json
 from dreamer_jax.core.presets import read_config, write_yaml
-from dreamer_jax.core.text import brief, shown
+from dreamer_jax.core.text import brief, plus_minus, safe_name, shown
 from dreamer_jax.runs.metrics import COUNTERS, is_counter, is_number
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "gymnasium", "dm_control", "mujoco", "numpy")
@@ -28,7 +28,7 @@ def create_run(config: Config) -> Path:
       StorageError, ConfigError: it cannot be written, or not under this name.
     """
     stamp = time.strftime("%Y%m%dT%H%M%S")
-    run = Path(config.runs) / _folder_name(config.env.task) / f"{_folder_name(config.preset)}-{config.seed}-{stamp}"
+    run = Path(config.runs) / safe_name(config.env.task) / f"{safe_name(config.preset)}-{config.seed}-{stamp}"
     try:
         run.mkdir(parents=True, exist_ok=False)
         write_yaml(config, run / "config.yaml")
@@ -41,12 +41,6 @@ def create_run(config: Config) -> Path:
     except ValueError as error:  # a NUL in the name
         raise ConfigError(f"run folder {shown(str(run))} cannot be made ({brief(error)}); choose another with --runs") from None
     return run
-
-
-def _folder_name(text: str) -> str:
-    """`text` as the name of one folder: no separators, and not "." or ".."."""
-    name = re.sub(r"[:/\\\x00]", "_", text)
-    return name if name.strip(".") else "_"
 
 
 def open_run(run: Path) -> Config:
@@ -114,6 +108,11 @@ def read_evaluation(run: Path) -> dict[str, Any] | None:
     if not whole or not all(is_counter(name, evaluation.get(name)) for name in COUNTERS):
         raise RunError(f"{path} lacks a counter or a result; evaluate again with train.py --resume")
     return evaluation
+
+
+def over_episodes(result: Mapping[str, Any]) -> str:
+    """An evaluation's mean return ± the standard deviation over its episodes, of this population."""
+    return plus_minus(result["return_mean"], result["return_std"])
 
 
 def read_environment(run: Path) -> dict[str, Any]:

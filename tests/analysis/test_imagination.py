@@ -1,6 +1,7 @@
 """The diagnosis: recorded episodes are the environment's, comparisons those of a loop, and what it draws can be seen."""
 
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -14,11 +15,11 @@ import pytest
 from counting import Counting
 
 from dreamer_jax.agent import distributions, rssm
-from dreamer_jax.agent.behavior import outcomes
+from dreamer_jax.agent.heads import outcomes
 from dreamer_jax.agent.networks import apply
 from dreamer_jax.analysis import imagination
-from dreamer_jax.core.errors import ConfigError
-from dreamer_jax.play.evaluate import load_agent, load_policy
+from dreamer_jax.core.errors import ConfigError, StorageError
+from dreamer_jax.play.policy import load_agent, load_policy
 
 DIAGNOSE = Path(__file__).resolve().parents[2] / "scripts" / "diagnose.py"
 
@@ -188,29 +189,13 @@ def test_an_agent_without_critic_has_no_value_error_and_one_without_decoder_no_c
     assert imagination.counterfactual(without, episodes[0], agent.config.env, seed=0) is None
 
 
-class Adding(Counting):
-    """Shows the sum of the choices taken in the place of the random number; ten steps."""
-
-    def __init__(self):
-        super().__init__(10)
-
-    def reset(self, *, seed=None, options=None):
-        self.total = 0
-        return {"observation": super().reset(seed=seed)[0] * [1, 0]}, {}
-
-    def step(self, action):
-        self.total += int(np.argmax(action))
-        _, reward, terminated, truncated, info = super().step(0)
-        return {"observation": np.array([self.count, self.total], np.float32)}, reward, terminated, truncated, info
-
-
-def test_each_plan_has_its_own_outcome(agent, monkeypatch):
+def test_each_plan_has_its_own_outcome(agent):
     """From record 5 of ten, after five times the choice 1: what was done goes on, 0 adds nothing, 2 adds two a step."""
-    monkeypatch.setattr(imagination, "make_env", lambda config: Adding())
+    env = agent.config.env.model_copy(update={"task": "import:counting:adding"})
     shown = np.stack([np.arange(11), np.arange(11)], -1).astype(np.float32)
     ones = np.eye(3, dtype=np.float32)[np.ones(10, int)]
     episode = imagination.Episode(0, {"observation": shown}, ones, np.arange(1.0, 11.0), terminated=True)
-    outcomes = imagination.counterfactual(agent, episode, agent.config.env, seed=0)["outcomes"]
+    outcomes = imagination.counterfactual(agent, episode, env, seed=0)["outcomes"]
     sums = {name: outcome["real"]["observation"][:, 1].tolist() for name, outcome in outcomes.items()}
     assert sums == {"as it was": [6, 7, 8, 9, 10], "choice 0": [5] * 5, "choice 2": [7, 9, 11, 13, 15]}
 
@@ -230,6 +215,13 @@ def test_an_environment_that_does_not_repeat_itself_has_no_counterfactual(agent,
     assert imagination.counterfactual(agent, other, agent.config.env, seed=0) is None
 
 
+def test_an_environment_that_ends_before_the_recorded_state_has_no_counterfactual(agent):
+    """An episode of 30 decisions, compared from record 7 on, and the environment plays five."""
+    action = np.eye(3, dtype=np.float32)[np.ones(30, int)]
+    longer = imagination.Episode(1, {"observation": np.ones((31, 2), np.float32)}, action, np.ones(30), terminated=True)
+    assert imagination.counterfactual(agent, longer, agent.config.env, seed=0) is None
+
+
 def test_the_script_writes_table_numbers_and_figures(finished_run, tmp_path):
     command = [sys.executable, str(DIAGNOSE), str(finished_run), "--episodes", "2", "--starts", "4", "--horizon", "3"]
     here = Path(__file__).resolve().parents[1]
@@ -247,3 +239,15 @@ def test_the_script_writes_table_numbers_and_figures(finished_run, tmp_path):
 def test_bad_numbers_are_refused(finished_run, tmp_path):
     with pytest.raises(ConfigError, match="--starts 0: at least 1"):
         imagination.diagnose(finished_run, "last", 1, 0, 1, 0, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(finished_run, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="file cannot be made"):
+        imagination.diagnose(finished_run, "last", 1, 1, 1, 0, tmp_path / "file")
+    monkeypatch.setattr(imagination, "write_json", full)
+    with pytest.raises(StorageError, match="cannot be written: No space left on device; choose another with --output"):
+        imagination.diagnose(finished_run, "last", 1, 1, 1, 0, tmp_path)

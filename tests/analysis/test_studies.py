@@ -11,7 +11,7 @@ from dreamer_jax.analysis import studies
 from dreamer_jax.analysis.ppo import train_ppo
 from dreamer_jax.analysis.studies import Curve
 from dreamer_jax.benchmark.suites import Run
-from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.errors import ConfigError, RunError
 from dreamer_jax.core.presets import load_config
 
 EPISODES = [(100 * (i + 1), 10.0 * i) for i in range(30)]  # returns 0, 10, ... 290
@@ -25,14 +25,6 @@ def test_recent_return():
     """The mean of the last ten that ended: of the first one alone at 100, none before."""
     at = np.array([99, 100, 250, 1000, 1999, 3000])
     np.testing.assert_allclose(studies.recent_return(rows(), at), [np.nan, 0, 5, 45, 135, 245])
-
-
-def test_interval():
-    """Student's t for three seeds (4.303) and none for one."""
-    assert studies.interval(np.array([1.0, 2.0, 6.0])) == pytest.approx(
-        4.3027 * np.std([1, 2, 6], ddof=1) / np.sqrt(3), rel=1e-4
-    )
-    np.testing.assert_array_equal(studies.interval(np.ones((1, 4))), np.zeros(4))
 
 
 def test_summary_table():
@@ -62,13 +54,13 @@ def test_ppo_beside_runs(tmp_path, monkeypatch):
     assert "| PPO | 2 | 26,000 ± 0 (2 of 2 seeds) | 30,000 |" in table
     assert iio.imread(tmp_path / "out" / "ppo.png").std() > 5
     assert len(runs) == 2
-    with pytest.raises(ConfigError, match=r"ppo-0\.json is of gym:CartPole-v1 and 500 steps, not of .* 700 steps"):
+    with pytest.raises(RunError, match=r"ppo-0\.json is of gym:CartPole-v1 and 500 steps, not of .* 700 steps"):
         studies.study_ppo([tmp_path / "runs"], seeds=2, steps=700, threshold=200, output=tmp_path / "out")
 
 
 def test_runs_without_an_episode_are_refused(tmp_path):
     make_run(tmp_path / "a", [], preset="cartpole")
-    with pytest.raises(ConfigError, match="has no finished episode yet"):
+    with pytest.raises(RunError, match="has no finished episode yet"):
         studies.study_ppo([tmp_path], 1, 10, 200, tmp_path / "out")
 
 
@@ -120,7 +112,7 @@ def test_horizons(tmp_path, monkeypatch):
     monkeypatch.setattr(studies, "run_benchmark", benchmark)
     monkeypatch.setattr(studies, "read_runs", finished)
     monkeypatch.setattr(
-        studies.diagnosis,
+        studies.imagination,
         "diagnose",
         lambda *args: {"agent": {"value_error": 5.0, "return_mean": -50.0, "drift": np.arange(50) / 10}},
     )

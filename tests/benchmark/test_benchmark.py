@@ -12,13 +12,17 @@ from pathlib import Path
 
 import pytest
 from counting import TINY
+from run_folders import make_run
 
-from dreamer_jax.benchmark import runner
-from dreamer_jax.benchmark.results import bin_width
+from dreamer_jax.benchmark.results import bin_width, results, scores_table
 from dreamer_jax.benchmark.runner import run_benchmark
 from dreamer_jax.benchmark.suites import SUITES, Plan, listing, make_plan, overview, read_runs
-from dreamer_jax.core.errors import ConfigError, EnvError
+from dreamer_jax.core.errors import ConfigError, EnvError, RunError
+from dreamer_jax.core.files import locked
+from dreamer_jax.core.text import safe_name
 from dreamer_jax.envs.families.gl import choose_gl
+from dreamer_jax.report import summary
+from dreamer_jax.report.page import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = (sys.executable, str(ROOT / "tests" / "training_stub.py"))
@@ -172,14 +176,39 @@ def test_results_by_hand(tmp_path, calls, capsys):
 
     for task, name in zip(content["tasks"], (FIVE, SIX), strict=True):
         assert (task["task"], task["runs"], task["finished"]) == (name, 2, 2)
-        assert task["last_bin"] == {"mean": 390.5, "std": 0.5, "seeds": 2}
-        assert task["deterministic"] == {"mean": 100.5, "std": 0.5, "seeds": 2}
-        assert task["sampled"] == {"mean": 50.5, "std": 0.5, "seeds": 2}
+        # Of two values one apart: sqrt((0.5^2 + 0.5^2) / (2 - 1)).
+        assert task["last_bin"] == {"mean": 390.5, "std": pytest.approx(0.5**0.5), "seeds": 2}
+        assert task["deterministic"] == {"mean": 100.5, "std": pytest.approx(0.5**0.5), "seeds": 2}
+        assert task["sampled"] == {"mean": 50.5, "std": pytest.approx(0.5**0.5), "seeds": 2}
     printed = capsys.readouterr().out
-    assert f"| {SIX} | 2 of 2 | 390.5 ± 0.5 | 100.5 ± 0.5 | 50.5 ± 0.5 |" in printed
+    assert f"| {SIX} | 2 of 2 | 390.5 ± 0.7 | 100.5 ± 0.7 | 50.5 ± 0.7 |" in printed
     assert f"[4/4] finished {SIX} seed 1 in 0:00:0" in printed
     assert f"report: python scripts/report.py {output / 'runs'} --output {output / 'report'}" in printed
     assert (output / "logs" / "import_counting_six-1.log").read_text() == f"training {SIX} 1\n"
+
+
+def test_results_and_report_agree_on_the_deviation_over_seeds(tmp_path):
+    """Seeds 0, 1 and 2 of 0, 100 and 200: 100 with n - 1; with n it would be 81.6. One seed has no deviation."""
+    plan = plan_of(tmp_path / "out", f"{FIVE},{SIX}", 3, 100)
+    settings = {name.replace(".", "__"): value for name, value in {**TINY, "train.frames": 100}.items()}
+    for task, seed in ((FIVE, 0), (FIVE, 1), (FIVE, 2), (SIX, 1)):
+        folder = plan.output / "runs" / safe_name(task) / f"cartpole-{seed}"
+        make_run(folder, [(100, 100.0 * seed)], 100.0 * seed, "cartpole", **settings, env__task=task, seed=seed)
+    content = results(plan, read_runs(plan), {})
+    five, six = content["tasks"]
+    over_three, alone = {"mean": 100, "std": 100, "seeds": 3}, {"mean": 100, "std": None, "seeds": 1}
+    assert (five["last_bin"], five["deterministic"], six["last_bin"]) == (over_three, over_three, alone)
+    lines = scores_table(content).splitlines()
+    assert lines[2:] == [
+        f"| {FIVE} | 3 of 3 | 100.0 ± 100.0 | 100.0 ± 100.0 | 90.0 ± 100.0 |",
+        f"| {SIX} | 1 of 3 | 100.0 | 100.0 | 90.0 |",
+    ]
+    runs, damaged = summary.read_runs(summary.find_runs([plan.output]))
+    page = write_report(runs, damaged, tmp_path / "report").read_text()
+    for seeds in ("100.0 ± 100.0", "90.0 ± 100.0"):
+        assert f'{seeds}<small class="seeds">' in page
+    assert '100.0<small class="seeds">1: 100.0</small>' in page
+    assert "81." not in page.split("<h2>Final scores")[1].split("<h2>Runs")[0]
 
 
 def test_different_commits_are_listed(tmp_path, capsys):
@@ -339,13 +368,13 @@ def test_damaged_metrics_are_named_and_the_evaluation_counts(mixed):
 def test_other_settings_in_the_same_folder_are_refused_and_named(mixed, calls):
     before = sorted(mixed.output.rglob("*"))
     other = plan_of(mixed.output, seeds=3, frames=240, **{"replay.train_ratio": 8})
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(RunError) as caught:
         stub(other)
     assert str(caught.value) == (
         f"{mixed.output} holds runs with other settings: replay.train_ratio is 4.0 there and 8.0 here; "
         "train.frames is 120 there and 240 here. Choose another --output, or the settings of these runs"
     )
-    with pytest.raises(ConfigError, match="preset is 'cartpole' there and 'pendulum' here"):
+    with pytest.raises(RunError, match="preset is 'cartpole' there and 'pendulum' here"):
         stub(make_plan(FIVE, 1, "pendulum", TINY, mixed.output))
     assert calls() == []
     assert sorted(mixed.output.rglob("*")) == before
@@ -362,7 +391,7 @@ def test_more_seeds_and_more_tasks_may_be_added_and_none_is_forgotten(tmp_path, 
 
 
 def test_two_benchmarks_do_not_share_a_folder(mixed, calls):
-    with runner._locked(mixed.output), pytest.raises(ConfigError, match="is in use by another benchmark"):
+    with locked(mixed.output / ".lock"), pytest.raises(RunError, match=r"is in use by process \d+ on .+; wait until it ends"):
         stub(mixed)
     assert calls() == []
     assert stub(mixed) == 0

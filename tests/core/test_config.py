@@ -5,8 +5,8 @@ import re
 import pydantic
 import pytest
 import yaml
-from dreamer_jax.cli.train import training_request
 
+from dreamer_jax.cli.train import training_request
 from dreamer_jax.core import presets
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
@@ -311,3 +311,13 @@ def test_kl_balance(preset, share, weight):
 def test_decisions_between_updates(preset, decisions):
     replay = load_config(preset).replay
     assert replay.batch_size * replay.batch_length / replay.train_ratio == decisions
+
+
+def test_options_that_were_renamed_are_read_from_old_files_and_named_on_the_command_line(tmp_path):
+    text = "train: {frames: 7, eval_every: 3, final_episodes: 2, video: false}\neval: {every: 5}\n"
+    (tmp_path / "config.yaml").write_text(text)
+    config = presets.read_config(tmp_path / "config.yaml")
+    assert (config.train.frames, config.eval.final_episodes, config.eval.video) == (7, 2, False)
+    assert config.eval.every == 5  # the new name counts
+    with pytest.raises(ConfigError, match=r"unknown option --train.eval_every; did you mean 'eval.every'\?"):
+        parse_arguments(["--train.eval_every", "5"])

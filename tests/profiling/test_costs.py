@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from counting import TINY
 
+from dreamer_jax.agent.layout import CPU
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import init_params
 from dreamer_jax.core.presets import load_config
-from dreamer_jax.play.evaluate import read_specs
+from dreamer_jax.play.policy import read_specs
 from dreamer_jax.profiling import costs
 
 
@@ -44,7 +45,7 @@ def test_twice_the_batch_or_the_seeds_is_twice_the_work(curves):
     """
     base, batch, _, seeds = (row["flops"] for row in curves[1])
     config = load_config("cartpole", {**TINY, "env.task": "import:counting:five"})
-    nets = build_networks(config.model, *read_specs(config.env), np.float32)
+    nets = build_networks(config.model, *read_specs(config.env), np.float32, CPU)
     sizes = [x.size for x in jax.tree.leaves(jax.eval_shape(lambda: init_params(nets, jax.random.key(0))))]
     norm = sum(2 * size * (1 if size % 8 else 8) for size in sizes)
     assert seeds == 2 * base

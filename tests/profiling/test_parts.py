@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from counting import tiny_config
 
-from dreamer_jax.profiling import parts
+from dreamer_jax.profiling import parts, timing
+from dreamer_jax.profiling.parts_report import table
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,8 @@ def test_every_part_is_timed(result):
     parts = {"observe scan", "representation and heads", "imagine scan", "actor-critic losses", "optimiser"}
     assert set(result["parts"]) == parts
     assert set(result["policy"]) == {"1", "16"}
-    for timing in (result["step"], *result["parts"].values(), *result["policy"].values()):
-        assert 0 < timing["min"] <= timing["median"] <= timing["max"]
+    for row in (result["step"], *result["parts"].values(), *result["policy"].values()):
+        assert 0 < row["min"] <= row["median"] <= row["max"]
     assert result["command"] == "python scripts/bench_speed.py --calls 3"
     assert {"versions", "device", "machine", "cores", "git_commit"} < set(result)
     json.dumps(result)
@@ -57,14 +58,14 @@ def test_the_loop_makes_the_updates_of_its_train_ratio(result):
 
 
 def test_the_table_shows_every_figure(result):
-    lines = parts.table(result).splitlines()
+    lines = table(result).splitlines()
     assert len(lines) == 1 + 5 + 3 + 2 + 2 + 1
     assert all(len(line) <= 128 for line in lines)
 
 
 def test_timed_measures_time():
-    timing = parts.timed(lambda: time.sleep(0.02) or np.zeros(1), 3)
-    assert 0.02 <= timing["min"] < 0.2
+    seconds = timing.timed(lambda: time.sleep(0.02) or np.zeros(1), 3)
+    assert 0.02 <= seconds["min"] < 0.2
 
 
 def test_functions_in_turn_are_timed_apart():
@@ -75,7 +76,7 @@ def test_functions_in_turn_are_timed_apart():
         order.append(name)
         time.sleep(seconds)
 
-    short, long = parts.timed_in_turn((lambda: call("short", 0.001), lambda: call("long", 0.03)), 3)
+    short, long = timing.timed_in_turn((lambda: call("short", 0.001), lambda: call("long", 0.03)), 3)
     assert order == ["short", "long"] * 5
     assert long["min"] >= 0.03
     assert short["median"] < 0.03
