@@ -20,7 +20,7 @@ _EXPORTS = {
     "resume": "dreamer_jax.training.start",
     "make_env": "dreamer_jax.envs",
     "evaluate": "dreamer_jax.play.evaluate",
-    "load_policy": "dreamer_jax.play.evaluate",
+    "load_policy": "dreamer_jax.play.policy",
 }
 __all__ = ["__version__", *_EXPORTS]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -107,6 +107,24 @@ def parent_interrupted():
     return Counting(5, interrupt_at=INTERRUPTED_AT, parent=True)
 
 
+class Adding(Counting):
+    """Shows the sum of the choices taken so far instead of the random number."""
+
+    def reset(self, *, seed=None, options=None):
+        self.total = 0
+        return super().reset(seed=seed)[0] * np.float32([1, 0]), {}
+
+    def step(self, action):
+        self.total += int(action)
+        _, *rest = super().step(action)
+        return np.array([self.count, self.total], np.float32), *rest
+
+
+def adding():
+    """Ten steps."""
+    return Adding(10)
+
+
 _TURN = itertools.count()
 
 

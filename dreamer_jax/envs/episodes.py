@@ -91,6 +91,20 @@ class SeededEpisodes:
         self._over = terminated or truncated
         return Record(obs, float(reward), False, self._over, terminated, info.get("success", np.nan))
 
+    def render(self) -> np.ndarray:
+        """Draws the environment as it is now -> uint8[H, W, 3]. Only an environment that was made to render can do so."""
+        return np.array(self._env.render(), np.uint8)
+
+    @property
+    def render_mode(self) -> str | None:
+        """ "rgb_array" where `render` gives images."""
+        return self._env.render_mode
+
+    @property
+    def frame_rate(self) -> int:
+        """Decisions in a second of real time, at least 1; 30 where the environment does not say."""
+        return max(1, round(self._env.metadata.get("render_fps") or 30))
+
     def close(self) -> None:
         """Ends the environment."""
         self._env.close()

@@ -43,22 +43,29 @@ class Step:
     is_terminal: np.ndarray
     success: np.ndarray
 
-    def __getitem__(self, part: slice) -> "Step":
+    def __getitem__(self, part: int | slice) -> "Step":
         """The records of some of the environments."""
         arrays = {name: value[part] for name, value in vars(self).items() if name != "obs"}
         return Step({name: value[part] for name, value in self.obs.items()}, **arrays)
 
 
-def make_vector_env(config: EnvConfig, seeds: Sequence[int]) -> "VectorEnv":
+def make_vector_env(config: EnvConfig, seeds: Sequence[int], render: bool = False) -> "VectorEnv":
     """Makes an environment for each seed (see `env_seeds`), in processes of their own if `config.processes`.
 
+    With `render`, `VectorEnv.render` draws them, and all of them are in this process.
+
     Raises:
-      EnvError: the environment cannot be made or used.
+      EnvError: the environment cannot be made or used, or it cannot render.
     """
     # One in this process first: it says more simply what is wrong with the task, and finds out for all which OpenGL draws.
-    first = _make(config, None, seeds[0])
-    if not config.processes:
-        envs = _Here([first, *(_make(config, first.specs, seed) for seed in seeds[1:])])
+    first = _make(config, None, seeds[0], render)
+    if render and first.render_mode != "rgb_array":
+        first.close()
+        raise EnvError(
+            f"{config.task} cannot render images; switch its video off: --eval.video false, or --no-video of evaluate.py"
+        )
+    if render or not config.processes:
+        envs = _Here([first, *(_make(config, first.specs, seed, render) for seed in seeds[1:])])
     else:
         first.close()
         envs = Workers(partial(_make, config, first.specs), seeds, first.specs, config.task, config.timeout, config.restarts)
@@ -113,6 +120,17 @@ class VectorEnv:
             raise ActionError(f"{self._name}: the action holds NaN or infinity; the agent's parameters have probably diverged")
         return self._stack(self._envs.step(action))
 
+    def render(self) -> list[np.ndarray]:
+        """Draws each environment as it is now -> uint8[H, W, 3]. They have to be made with `render`."""
+        assert isinstance(self._envs, _Here)
+        return self._envs.render()
+
+    @property
+    def frame_rate(self) -> int:
+        """How many decisions a second of real time has, for a video. The environments have to be made with `render`."""
+        assert isinstance(self._envs, _Here)
+        return self._envs.frame_rate
+
     def close(self) -> None:
         """Ends the environments and their processes. A second call does nothing."""
         self._envs.close()
@@ -135,10 +153,10 @@ class VectorEnv:
 
 
 class _Here:
-    """The environments in this process, one after another; methods as those of `Workers`."""
+    """The environments in this process, one after another; methods as those of `Workers`, and drawing."""
 
     def __init__(self, envs: Sequence[SeededEpisodes]) -> None:
-        self._envs = envs
+        self._envs: Sequence[SeededEpisodes] = envs
 
     def reset(self, episodes: Sequence[EpisodeState | None]) -> list[Record]:
         return self._records("reset", episodes)
@@ -148,6 +166,13 @@ class _Here:
 
     def episodes(self) -> list[EpisodeState]:
         return [env.episode() for env in self._envs]
+
+    def render(self) -> list[np.ndarray]:
+        return [env.render() for env in self._envs]
+
+    @property
+    def frame_rate(self) -> int:
+        return self._envs[0].frame_rate
 
     def close(self) -> None:
         for env in self._envs:
@@ -165,9 +190,9 @@ class _Here:
         return records
 
 
-def _make(config: EnvConfig, specs: tuple[ObsSpecs, ActionSpec] | None, seed: int) -> SeededEpisodes:
+def _make(config: EnvConfig, specs: tuple[ObsSpecs, ActionSpec] | None, seed: int, render: bool = False) -> SeededEpisodes:
     """An environment; it has to show and take what `specs` says, if that is known."""
-    env = SeededEpisodes(make_env(config), seed)
+    env = SeededEpisodes(make_env(config, render), seed)
     if specs and env.specs != specs:
         raise EnvError(
             f"{config.task} has other spaces each time that it is made: {env.specs}, before {specs}. Let them be the same"

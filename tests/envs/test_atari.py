@@ -9,7 +9,7 @@ from dreamer_jax.core.errors import ConfigError, EnvError
 from dreamer_jax.core.presets import load_config, parse_config
 from dreamer_jax.envs import make_env
 from dreamer_jax.envs.families.atari import NO_OPS, make_atari
-from dreamer_jax.play.evaluate import read_specs
+from dreamer_jax.play.policy import read_specs
 
 PONG = EnvConfig(task="atari:pong", action_repeat=4)
 

@@ -18,7 +18,7 @@ from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import EpisodeState, Step, VectorEnv, make_vector_env, workers
 from dreamer_jax.envs.episodes import episode_seed, restart_seed
-from dreamer_jax.play.evaluate import _play
+from dreamer_jax.play.evaluate import play_episodes
 from dreamer_jax.runs.metrics import read_metrics
 from dreamer_jax.training import loop, start
 
@@ -216,7 +216,7 @@ class Still:
 
 def test_an_evaluation_does_not_count_a_cut_episode():
     with opened("killed") as envs:
-        returns, lengths, _ = _play(Still(), envs, np.array([2, 2]), 0)
+        returns, lengths, _ = play_episodes(Still(), envs, [2, 2], seed=0)
     assert (returns, lengths) == ([15.0] * 4, [5] * 4)
 
 
@@ -254,21 +254,21 @@ def test_training_goes_on_past_a_killed_process(tmp_path, capsys, monkeypatch):
 
 def test_a_process_that_dies_before_a_checkpoint_does_not_prevent_it(tmp_path, monkeypatch):
     """Two steps into an episode of five at frame 32; the run that goes on begins another, and counts it from its beginning."""
-    retire = loop.Training._retire
+    retire = loop.Training._retire_finished
 
     def stopping(self):
         retire(self)
-        if self._frames == 32:
+        if self.collector.frames == 32:
             [process] = multiprocessing.active_children()
             process.kill()
             process.join()
-            self.stop_requested = True
+            self.stop.requested = True
 
     changes = {"env__processes": True, "train__frames": 50, "eval__final_episodes": 1}
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Training, "_retire", stopping)
+        patch.setattr(loop.Training, "_retire_finished", stopping)
         run = start.train(tiny_config(tmp_path, **changes))
-    assert (run / "moments" / "32.npz").exists()
+    assert (run / "checkpoints" / "32" / "in_flight").exists()
     start.resume(run)
     rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "episode"]
     assert [row["frames"] for row in rows] == [5, 10, 15, 20, 25, 30, 37, 42, 47]

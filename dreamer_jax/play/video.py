@@ -1,0 +1,69 @@
+"""Videos of a trained agent that plays."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import imageio.v3 as iio
+import numpy as np
+
+from dreamer_jax.core.config import EnvConfig
+from dreamer_jax.core.errors import DreamerError, EnvError
+from dreamer_jax.core.files import atomic_write
+from dreamer_jax.core.text import one_line
+from dreamer_jax.envs import env_seeds, make_vector_env
+from dreamer_jax.play.policy import EVALUATION_SEED, Policy
+from dreamer_jax.play.rollout import one_episode, policy_actions
+
+
+def write_episode(policy: Policy, env: EnvConfig, seed: int, path: Path) -> None:
+    """Records one episode as a video, and prints where it is, or why there is none. Raises no error.
+
+    The episode is the first one that an evaluation with this seed plays.
+    """
+    try:
+        frames, fps = record_episode(policy, env, seed)
+        path.parent.mkdir(exist_ok=True)
+        write_video(frames, path, fps)
+    except DreamerError as error:
+        print(f"no video: {error}")
+    except Exception as error:  # rendering fails in many ways, and a video is not worth a run's results
+        print(f"no video: {one_line(error)}")
+    else:
+        print(f"wrote {path}")
+
+
+def record_episode(policy: Policy, env: EnvConfig, seed: int) -> tuple[list[np.ndarray], int]:
+    """Plays one episode and draws it -> frames uint8[H, W, 3] of all its records, frames per second of real time.
+
+    Raises:
+      EnvError: the environment cannot render. Whatever else its `render` raises comes through.
+    """
+    with contextlib.closing(make_vector_env(env, env_seeds(EVALUATION_SEED + seed, 1), render=True)) as envs:
+        frames = [envs.render()[0] for _ in one_episode(envs, policy_actions(policy, 1, seed))]
+        return frames, envs.frame_rate
+
+
+def write_video(frames: Sequence[np.ndarray], path: Path, fps: int) -> None:
+    """Writes frames uint8[H, W, 3] of one size as an H.264 mp4; the file is whole or not there.
+
+    An odd height or width is padded by one repeated row or column, because yuv420p video has even sizes.
+
+    Raises:
+      EnvError: no frames, or frames of another shape or dtype.
+      OSError: the file cannot be written.
+    """
+    if not frames:
+        raise EnvError(f"no frames to write to {path}")
+    for frame in frames:
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3 or frame.shape != frames[0].shape:
+            raise EnvError(f"video frame is {frame.dtype}{list(frame.shape)}; expected uint8[H, W, 3], all of one size")
+    height, width, _ = frames[0].shape
+    padding = ((0, height % 2), (0, width % 2), (0, 0))
+    # PyAV encodes in this process: a child process would be a fork of JAX's threads.
+    mp4 = {"extension": ".mp4", "container": "mp4"}  # which the name of the temporary file does not tell
+    with atomic_write(path) as file, iio.imopen(cast(BinaryIO, file), "w", plugin="pyav", **mp4) as video:
+        video.init_video_stream("libx264", fps=fps)
+        for frame in frames:
+            video.write_frame(np.pad(frame, padding, mode="edge"))
