@@ -48,17 +48,16 @@ def _quick_programs() -> Iterator[None]:
     """Runs in one process that differ in nothing that is compiled share it, and need not trace it again."""
     from dreamer_jax.agent.policy import compile_policy
     from dreamer_jax.agent.train_step import compile_init, compile_train_step
-    from dreamer_jax.play.evaluate import compile_play
 
     with pytest.MonkeyPatch.context() as patch:
         if helpers.WITHOUT_EMITTERS:
-            patch.setattr("dreamer_jax.agent.train_step.compiler_options", lambda once=False: helpers.WITHOUT_EMITTERS)
+            patch.setattr("dreamer_jax.agent.train_step.compiler_options", lambda layout, once=False: helpers.WITHOUT_EMITTERS)
             jax.block_until_ready(jax.numpy.zeros(()))  # XLA has read its flags: from here on they are for scripts alone
             patch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false")
         patch.setattr("dreamer_jax.training.learner.compile_train_step", _once(compile_train_step))
-        patch.setattr("dreamer_jax.training.loop.compile_init", _once(compile_init))
-        patch.setattr("dreamer_jax.training.loop.compile_policy", _once(compile_policy))
-        patch.setattr("dreamer_jax.play.evaluate.compile_play", _once(compile_play))
+        patch.setattr("dreamer_jax.training.build.compile_init", _once(compile_init))
+        patch.setattr("dreamer_jax.training.acting.compile_policy", _once(compile_policy))
+        patch.setattr("dreamer_jax.play.policy.compile_policy", _once(compile_policy))
         yield
 
 

@@ -16,15 +16,15 @@ from dreamer_jax.training import loop
 
 def stop_next_run(patch: pytest.MonkeyPatch, frames: int) -> None:
     """The next run stops at `frames`, as at Ctrl-C; those after it do not."""
-    limit, retire = [frames], loop.Training._retire
+    limit, retire = [frames], loop.Training._retire_finished
 
     def stopping(self):
         retire(self)
-        if limit and self._frames >= limit[0]:
-            self.stop_requested = True
+        if limit and self.collector.frames >= limit[0]:
+            self.stop.requested = True
             limit.clear()
 
-    patch.setattr(loop.Training, "_retire", stopping)
+    patch.setattr(loop.Training, "_retire_finished", stopping)
 
 
 def rows(run: Path) -> list[dict]:
@@ -36,16 +36,21 @@ def rows(run: Path) -> list[dict]:
 
 
 def last(run: Path) -> dict[str, np.ndarray]:
-    """Everything in a run's last checkpoint but for times: agent, counters, moment with the replay's latents."""
+    """Everything in a run's last checkpoint but for times: agent, what is in flight, counters, and the replay's latents."""
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         frames = checkpoints.resolve("last")
         host = checkpoints.restore_host(frames).model_dump()
     del host["counters"]["wall_seconds"], host["config"]
-    folder = run / "checkpoints" / str(frames) / "agent"
-    agent = ocp.StandardCheckpointer().restore(folder.absolute())
-    leaves = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(agent)}
-    with np.load(run / "moments" / f"{frames}.npz") as moment:
-        return leaves | dict(moment) | {"host": np.array(json.dumps(host, sort_keys=True))}
+    found = {"host": np.array(json.dumps(host, sort_keys=True))}
+    for item in ("agent", "in_flight"):
+        saved = ocp.StandardCheckpointer().restore((run / "checkpoints" / str(frames) / item).absolute())
+        leaves = jax.tree_util.tree_leaves_with_path(saved)
+        found |= {f"{item}{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
+    latents = run / "replay" / f"latents-{frames}.npz"
+    if latents.exists():
+        with np.load(latents) as file:
+            found |= dict(file)
+    return found
 
 
 def assert_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:

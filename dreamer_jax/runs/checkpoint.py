@@ -1,13 +1,13 @@
-"""Saving and restoring a whole run: the agent by Orbax, counters as JSON, the replay in segments.
+"""Saving and restoring a whole run: agent and what is in flight by Orbax, counters as JSON, the replay by its own store.
 
-    checkpoints/<frames>/agent   parameters, optimisers, slow critic, return normaliser, key (Orbax)
-    checkpoints/<frames>/host    counters, configuration and the replay's random state (JSON)
-    moments/<frames>.npz         what else an exact continuation needs, of the newest two: episodes being played, latents of
-                                 the replay, which training rewrites, and what is on the way between two updates
-    replay/<begin>-<end>.npz     records begin..end of every environment; written once, shared by all checkpoints
+    checkpoints/<frames>/agent       parameters, optimisers, slow critic, return normaliser, key (Orbax)
+    checkpoints/<frames>/in_flight   what else an exact continuation needs, see `in_flight.InFlight` (Orbax)
+    checkpoints/<frames>/host        format, counters, configuration and the replay's random state (JSON)
+    replay/                          records, shared by all checkpoints, and the latents of the newest two (`replay.store`)
 
-A checkpoint names the last record that it needs, so a segment that is newer than the checkpoint does no harm. Without its
-moment a run goes on as well, with new episodes. Every file is written beside its place and moved there.
+    replay/                          records, shared by all checkpoints, and latents of the newest two (`replay.store`)
+in the midst of a step, after an error, has nothing in flight: the run then goes on with new episodes. Every file is written
+beside its place and moved there.
 """
 
 import contextlib
@@ -15,7 +15,6 @@ import errno
 import logging
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,18 +27,17 @@ from orbax.checkpoint import checkpoint_managers
 from dreamer_jax.agent.types import AgentState
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, DamagedError
-from dreamer_jax.core.files import as_arrays, write_arrays
 from dreamer_jax.core.text import brief, shown
 from dreamer_jax.replay.buffer import Replay
-from dreamer_jax.replay.store import Segments
+from dreamer_jax.replay.store import ReplayStore
 from dreamer_jax.runs.counters import FORMAT, HostState, read_host
+from dreamer_jax.runs.in_flight import InFlight, read_in_flight
 
 # Orbax logs through absl, and warns of every checkpoint without a score and of every folder opened for reading.
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 # Sections and settings that a run may go on with changed: they make no other run of it.
-FREE = ("train", "runs", "device", "replay.storage", "env.processes", "env.timeout", "env.restarts")
-PIECE = 4096  # records whose latents are read at once
+FREE = ("train", "eval", "runs", "device", "replay.storage", "env.processes", "env.timeout", "env.restarts")
 
 
 class Checkpoints:
@@ -52,7 +50,7 @@ class Checkpoints:
 
     def __init__(self, run: Path, keep: int | None = None) -> None:
         self.run = run
-        self._segments = Segments(run)
+        self._store = ReplayStore(run)
         policies = checkpoint_managers
         if keep is None and not (run / "checkpoints").is_dir():
             raise CheckpointError(f"{run} has no checkpoints; train longer, or give another run folder")
@@ -71,7 +69,7 @@ class Checkpoints:
             for half in folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
                 shutil.rmtree(half)
         try:
-            self._manager = ocp.CheckpointManager(folder, item_names=("agent", "host"), options=options)
+            self._manager = ocp.CheckpointManager(folder, item_names=("agent", "host", "in_flight"), options=options)
         except Exception as error:  # here and below: what Orbax raises of a file that it cannot read is open-ended
             raise CheckpointError(f"{folder} is damaged: {brief(error)}") from None
 
@@ -81,10 +79,15 @@ class Checkpoints:
         state: AgentState,
         host: HostState,
         replay: Replay,
-        moment: dict[str, np.ndarray] | None,
+        in_flight: InFlight | None,
         score: float | None,
     ) -> None:
-        """Saves everything; the agent's files are written in the background. `score` is the evaluation's mean return.
+        """Saves everything; files of arrays are written in the background.
+
+        Args:
+          frames: names the checkpoint [simulator steps]. There is none yet at these frames, or nothing is done.
+          in_flight: None in the midst of a step.
+          score: the evaluation's mean return.
 
         Raises:
           OSError: it cannot be written, or what was being written of the one before.
@@ -92,11 +95,13 @@ class Checkpoints:
         if frames in self._manager.all_steps():
             return
         self.wait()  # what the checkpoint before replaces may go only when that is whole
-        self._segments.save(replay, self._ends(replay))
-        self._save_moment(frames, moment, replay)
-        # Copies: the state's buffers are donated to the next update while the files are still being written.
-        arrays = jax.tree.map(lambda x: np.array(x, copy=True), _storable(state))
-        saved = {"agent": ocp.args.StandardSave(arrays), "host": ocp.args.JsonSave(host.model_dump())}
+        self._store.save(replay, self._ends(replay))
+        self._store.save_latents(replay, frames, keep=self.steps()[-1:])  # of the newest, whose successor is not there yet
+        # Copies: buffers are donated to the next update while the files are still being written.
+        agent = jax.tree.map(lambda x: np.array(x, copy=True), _storable(state))
+        saved = {"agent": ocp.args.StandardSave(agent), "host": ocp.args.JsonSave(host.model_dump())}
+        if in_flight is not None:
+            saved["in_flight"] = ocp.args.StandardSave(jax.tree.map(lambda x: np.array(x, copy=True), in_flight))
         with self._writing():
             self._manager.save(
                 frames, args=ocp.args.Composite(**saved), metrics=None if score is None else {"score": float(score)}
@@ -104,7 +109,7 @@ class Checkpoints:
 
     def save_ahead(self, replay: Replay) -> None:
         """Writes in the background what the next checkpoint needs of a replay, if it is worth it. Raises OSError as `save`."""
-        self._segments.save_ahead(replay)
+        self._store.save_ahead(replay)
 
     def steps(self) -> list[int]:
         """Frames at which there is a checkpoint, oldest first."""
@@ -169,7 +174,7 @@ class Checkpoints:
         found = values.get("format") if isinstance(values, dict) else None
         if isinstance(found, int) and found > FORMAT:
             raise CheckpointError(
-                f"{path} has format {shown(found)}; this version reads 1 and {FORMAT}. Install the version that wrote it"
+                f"{path} has format {shown(found)}; this version reads 1 to {FORMAT}. Install the version that wrote it"
             )
         try:
             return read_host(values)
@@ -200,28 +205,36 @@ class Checkpoints:
             path = self.run / "checkpoints" / str(frames) / "host"
             raise DamagedError(f"{path} is damaged: {problem}", self.run, frames)
 
-    def restore_moment(self, frames: int, replay: Replay) -> dict[str, np.ndarray] | None:
-        """What was on the way when the checkpoint was saved; puts the latents into `replay`.
+    def restore_in_flight(self, frames: int, like: InFlight, replay: Replay) -> InFlight | None:
+        """What was in flight when the checkpoint was saved; puts the latents of that moment into `replay`.
 
-        None, which is printed, if that is not there or cannot be read: the run can do without.
+        None, and a printed line with the reason, where the run cannot go on exactly: it can do without.
+
+        Args:
+          like: what this run can have in flight, see `read_in_flight`.
+          replay: holds the checkpoint's records.
         """
-        path = self._moment(frames)
-        if not path.exists():
-            print(f"{self.run} has no moment of frame {frames}. The run goes on with new episodes", flush=True)
-            return None
+        path = self.run / "checkpoints" / str(frames) / "in_flight"
         try:
-            with np.load(path, allow_pickle=False) as file:
-                moment = as_arrays(file, [name for name in file.files if not name.startswith("replay/")])
-                _read_into(replay.latents(), file.zip)
-        except Exception as error:  # as in `read_arrays`
-            print(f"{path} cannot be read: {brief(error)}. The run goes on with new episodes", flush=True)
+            if not path.is_dir():
+                raise ValueError(f"{path.parent} has nothing in flight")
+            try:
+                saved = self._manager.restore(frames, args=ocp.args.Composite(in_flight=ocp.args.StandardRestore()))[
+                    "in_flight"
+                ]
+                in_flight = read_in_flight(saved, like, replay.added)
+            except Exception as error:  # what Orbax raises of a file that it cannot read is open-ended
+                raise ValueError(f"{path} cannot be used: {brief(error)}") from None
+            self._store.restore_latents(replay, frames)
+        except ValueError as error:
+            print(f"{error}. The run goes on with new episodes", flush=True)
             return None
-        return moment
+        return in_flight
 
     def set_aside_after(self, frames: int, end: int) -> None:
         """Moves checkpoints beyond `frames` to `RUN/set_aside`, and removes records from `end` on: the run goes on from there.
 
-        Segments and moments that were not written whole are removed too.
+        Files that were not written whole are removed too.
         """
         for step in self.steps():
             if step > frames:
@@ -229,9 +242,9 @@ class Checkpoints:
                 shutil.rmtree(place, ignore_errors=True)
                 place.parent.mkdir(exist_ok=True)
                 os.replace(self.run / "checkpoints" / str(step), place)
-                self._moment(step).unlink(missing_ok=True)
+                self._store.drop_latents(step)
         self._manager.reload()
-        self._segments.drop_from(end)
+        self._store.drop_from(end)
 
     def restore_replay(self, replay: Replay, frames: int, end: int) -> None:
         """Fills `replay` with what the checkpoint at `frames` needs, records up to `end` of each environment.
@@ -240,7 +253,7 @@ class Checkpoints:
           DamagedError: a record that should be there is missing or damaged.
         """
         try:
-            self._segments.restore(replay, end)
+            self._store.restore(replay, end)
         except ValueError as error:
             raise DamagedError(f"checkpoint at frame {frames}: {error}", self.run, frames) from None
 
@@ -255,7 +268,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Ends the writing; whoever wants to know whether it went well calls `wait` before."""
-        self._segments.close()
+        self._store.close()
         with contextlib.suppress(OSError), self._writing():
             self._manager.close()  # which waits
 
@@ -269,20 +282,6 @@ class Checkpoints:
         except Exception as error:
             raise OSError(errno.EIO, brief(error), str(self.run / "checkpoints")) from error
 
-    def _moment(self, frames: int) -> Path:
-        return self.run / "moments" / f"{frames}.npz"
-
-    def _save_moment(self, frames: int, moment: dict[str, np.ndarray] | None, replay: Replay) -> None:
-        """Writes a moment, and drops those but of the newest checkpoint, whose successor is not there yet."""
-        folder = self.run / "moments"
-        folder.mkdir(exist_ok=True)
-        kept = {self._moment(step) for step in self.steps()[-1:]}
-        for path in set(folder.iterdir()) - kept:
-            path.unlink()
-        if moment is not None:
-            latents = {f"replay/{name}": values for name, values in replay.latents().items()}
-            write_arrays(self._moment(frames), {**moment, **latents})
-
     def _ends(self, replay: Replay) -> list[int]:
         """Where the records end that kept checkpoints, and the one to come, ask for; one that cannot be read asks for none."""
         ends = [replay.added]
@@ -294,28 +293,6 @@ class Checkpoints:
 
 def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
-
-
-def _read_into(latents: dict[str, np.ndarray], archive: zipfile.ZipFile) -> None:
-    """Reads the replay's latents from a moment, in pieces: they may take more memory than there is.
-
-    Raises:
-      ValueError: they are damaged or of other shapes; nothing has been changed then.
-    """
-    if damaged := archive.testzip():
-        raise ValueError(f"{damaged} is damaged")
-    with contextlib.ExitStack() as stack:
-        streams = {name: stack.enter_context(archive.open(f"replay/{name}.npy")) for name in latents}
-        for name, values in latents.items():
-            np.lib.format.read_magic(streams[name])
-            shape, _, dtype = np.lib.format.read_array_header_1_0(streams[name])
-            if (shape, dtype) != (values.shape, values.dtype):
-                raise ValueError(f"{name} is {dtype}{list(shape)}; {values.dtype}{list(values.shape)} was expected")
-        for name, values in latents.items():
-            for of_env in values:
-                for begin in range(0, len(of_env), PIECE):
-                    piece = of_env[begin : begin + PIECE]
-                    piece[:] = np.frombuffer(streams[name].read(piece.nbytes), values.dtype).reshape(piece.shape)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside the agent: a record of plain values, checked when it is read. Imports no JAX."""
+"""What a run has counted: plain values that a checkpoint holds beside the agent, checked when they are read. Imports no JAX."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,8 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.section import LARGEST
 from dreamer_jax.core.text import brief, shown
 
-FORMAT = 2  # 1 had no configuration
+# 1 had no configuration; 2 kept what was in flight in files of its own, which are not read any more.
+FORMAT = 3
 
 _CLOSED = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Count = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]

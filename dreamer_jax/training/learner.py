@@ -20,14 +20,17 @@ from dreamer_jax.agent.train_step import acting_params, compile_train_step
 from dreamer_jax.agent.types import ActingParams, AgentState, Batch, LatentState, Metrics, StoredLatent
 from dreamer_jax.core.config import Config
 from dreamer_jax.replay.buffer import Replay, Sequences
-from dreamer_jax.runs.in_flight import AFTER_UPDATES
+from dreamer_jax.runs.in_flight import LearnerInFlight, UnwrittenLatents
 
 
 @dataclass(frozen=True)
 class Refused:
-    """An update of one seed that was left out: its number, its batch, and the metrics f32[] that it would have had."""
+    """An update of one seed that was left out.
 
-    index: int  # of the seed
+    index: of the seed; step: number of the update; sequences: its batch; metrics {name: f32[]}: what it would have had.
+    """
+
+    index: int
     step: int
     sequences: Sequences
     metrics: dict[str, np.ndarray]
@@ -35,7 +38,7 @@ class Refused:
 
 @dataclass
 class _Update:
-    """The last update that was dispatched: where its batches come from, and what it answers, still on the device.
+    """The update that was dispatched last: where its batches come from, and its results, still on the device.
 
     env, first i64[N, B]; metrics {name: f32[N]}; latents [N, B, T] where the replay holds some; sequences of each seed,
     until it is known whether the update was refused.
@@ -129,9 +132,9 @@ class Learner:
         update.sequences = []
         return refused
 
-    def fetch_latent(self, latent: LatentState) -> StoredLatent:
-        """The latents that acting just computed, as NumPy arrays in the replay's form."""
-        return jax.device_get(self._to_stored(latent))
+    def fetch_latents(self, latents: LatentState) -> StoredLatent | None:
+        """Latents [N, ...] that acting just computed, as NumPy arrays in the replay's form; None where it holds none."""
+        return jax.device_get(self._to_stored(latents)) if self._replays[0].latent else None
 
     def newest(self) -> ActingParams:
         """A copy of the parameters after the newest update."""
@@ -156,58 +159,50 @@ class Learner:
             rows.append({name: total / taken for name, total in own.items()} | ({"refused_updates": refused} if count else {}))
         return rows
 
-    def pending(self, index: int) -> dict[str, np.ndarray]:
-        """What one seed has on the way between two updates, by name. Waits for the device; changes nothing.
-
-        "acting/<leaf>" of the parameters that act; "metrics/<name>" f32[], sums over "summed" updates; of the latents to be
-        written back, where there are some, "latents/env", "latents/first" [B], "latents/deter", "latents/stoch" [B, T, ...]
-        and "latents/refused" f32[].
-        """
-        acting = jax.tree.leaves(jax.device_get(jax.tree.map(lambda x: x[index], self.acting)))
-        found = {f"acting/{i}": leaf for i, leaf in enumerate(acting)}
-        found |= {f"metrics/{name}": sums[index] for name, sums in jax.device_get(self._metrics or {}).items()}
-        found["summed"] = np.array(self._summed)
+    def in_flight(self, index: int) -> LearnerInFlight:
+        """What one seed has in flight between two updates, in NumPy arrays. Waits for the device; changes nothing."""
+        acting, metrics = jax.device_get((jax.tree.map(lambda x: x[index], self.acting), self._metrics or {}))
+        unwritten = None
         if self._last is not None and self._last.latents is not None:
-            stored = self._last.latents
-            found |= {"latents/env": self._last.env[index], "latents/first": self._last.first[index]}
-            found |= {"latents/deter": np.asarray(stored.deter[index]), "latents/stoch": np.asarray(stored.stoch[index])}
-            found["latents/refused"] = np.float32(self.notice()[index])
-        return found
+            stored = jax.device_get(self._last.latents)
+            refused = np.array(self.notice()[index], np.float32)
+            own = (self._last.env[index], self._last.first[index], stored.deter[index], stored.stoch[index])
+            unwritten = UnwrittenLatents(*own, refused)
+        sums = {name: np.asarray(sums[index]) for name, sums in metrics.items()}
+        return LearnerInFlight(acting, sums, np.array(self._summed), unwritten)
 
-    def pending_like(self) -> dict[str, Any]:
-        """Shapes and dtypes of all that `pending` can return, by name. Traces the step, which its first call then need not."""
-        seeds = len(self._replays)
-        batch = (seeds, self._batch_size, self._replays[0].sequence_length)
+    def in_flight_like(self) -> LearnerInFlight:
+        """Shapes and dtypes of all that a seed can have in flight. Traces the step, which its first call then need not."""
+        seeds, replay = len(self._replays), self._replays[0]
+        batch = (seeds, self._batch_size, replay.sequence_length)
         stored: dict[str, Any] = {
             name: jax.ShapeDtypeStruct((*batch, *values.shape[2:]), values.dtype)
-            for name, values in self._replays[0].storage.items()
+            for name, values in replay.storage.items()
             if not name.startswith("latent/")
         }
         obs: dict[str, Any] = {name.removeprefix("obs/"): stored.pop(name) for name in list(stored) if name.startswith("obs/")}
         _, metrics, latents = jax.eval_shape(self._train_step, self.state, Batch(obs=obs, **stored, start=self._zero_state))
-        like = dict(self.pending(0)) | {f"metrics/{name}": sums for name, sums in metrics.items()}
-        if self._replays[0].latent:
-            place = jax.ShapeDtypeStruct(batch[:2], np.int64)
-            latents = vars(jax.eval_shape(self._to_stored, latents))
-            like |= {"latents/env": place, "latents/first": place, "latents/refused": metrics["refused"]}
-            like |= {f"latents/{name}": x for name, x in latents.items()}
-        own = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in like.items() if name.startswith(AFTER_UPDATES)}
-        return like | own
+        unwritten = None
+        if replay.latent:
+            latents = jax.eval_shape(self._to_stored, latents)
+            place, refused = jax.ShapeDtypeStruct(batch[:2], np.int64), jax.ShapeDtypeStruct((seeds,), np.float32)
+            unwritten = UnwrittenLatents(place, place, latents.deter, latents.stoch, refused)
+        acting, metrics, unwritten = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (self.acting, metrics, unwritten)
+        )
+        return LearnerInFlight(acting, metrics, np.array(0), unwritten)
 
-    def restore_pending(self, saved: Sequence[dict[str, np.ndarray]]) -> None:
-        """Puts back what `pending` returned for each seed at the same moment."""
-        structure = jax.tree.structure(self.acting)
-        count = structure.num_leaves
-        leaves = [np.stack([of_seed[f"acting/{i}"] for of_seed in saved]) for i in range(count)]
-        self.acting = self._place(jax.tree.unflatten(structure, leaves))
-        names = [name for name in saved[0] if name.startswith("metrics/")]
-        sums = {name.removeprefix("metrics/"): np.stack([of_seed[name] for of_seed in saved]) for name in names}
-        self._metrics, self._summed = self._place(sums) if sums else None, int(saved[0]["summed"])
-        if "latents/env" in saved[0]:
-            names = ("env", "first", "deter", "stoch", "refused")
-            env, first, deter, stoch, refused = (np.stack([of_seed[f"latents/{name}"] for of_seed in saved]) for name in names)
-            deter, stoch, refused = self._place((deter, stoch, refused))
-            self._last = _Update(env, first, {"refused": refused}, StoredLatent(deter, stoch), [])
+    def put_back(self, saved: Sequence[LearnerInFlight]) -> None:
+        """Goes on from what each seed had in flight; all of them have the same parts."""
+        acting, metrics, unwritten = (
+            jax.tree.map(lambda *leaves: np.stack(leaves), *(getattr(one, part) for one in saved))
+            for part in ("acting", "metrics", "unwritten")
+        )
+        self.acting = self._place(acting)
+        self._metrics, self._summed = self._place(metrics) if metrics else None, int(saved[0].summed)
+        if unwritten is not None:
+            refused, deter, stoch = self._place((unwritten.refused, unwritten.deter, unwritten.stoch))
+            self._last = _Update(unwritten.env, unwritten.first, {"refused": refused}, StoredLatent(deter, stoch), [])
 
     def _to_batch(self, sequences: list[Sequences]) -> Batch:
         """Moves sampled sequences to the device."""

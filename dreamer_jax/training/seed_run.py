@@ -1,4 +1,4 @@
-"""The run of one seed: its folder, counters, replay, log, checkpoints and evaluations. `training.py` trains several at once."""
+"""The run of one seed: its folder, counters, replay, log, checkpoints and evaluations. `loop.py` trains several at once."""
 
 import contextlib
 import os
@@ -16,36 +16,43 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, DivergedError
 from dreamer_jax.core.files import write_arrays, write_json
 from dreamer_jax.envs import Step
-from dreamer_jax.play.evaluate import EVALUATION_SEED, SELECTION_SEED, Policy, evaluate, summary, write_episode
+from dreamer_jax.play.evaluate import EVALUATION_SEED, SELECTION_SEED, evaluate, summary
+from dreamer_jax.play.policy import Policy
+from dreamer_jax.play.video import write_episode
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.counters import FORMAT, Counters, HostState
 from dreamer_jax.runs.curves import draw_curves
 from dreamer_jax.runs.folder import describe_environment
+from dreamer_jax.runs.in_flight import InFlight, OpenEpisodes
 from dreamer_jax.runs.metrics import FILE_NAME, RETURN_WINDOW, MetricsLog, read_metrics, truncate
 from dreamer_jax.training.learner import Refused
 
 
 class Episodes:
-    """Returns and lengths of the episodes being played, and the returns of the last few that ended."""
+    """Returns and lengths of the episodes that E environments are playing, and the returns of the last few that ended."""
 
     def __init__(self, num_envs: int) -> None:
-        self.total = np.zeros(num_envs)
+        self.returned = np.zeros(num_envs)
         self.length = np.zeros(num_envs, int)
         self.recent: deque[float] = deque(maxlen=RETURN_WINDOW)
 
     def track(self, step: Step) -> list[dict[str, float]]:
         """Counts one step of every environment -> {"return", "length", "success"} of each episode that ended with it."""
-        self.total = np.where(step.is_first, 0.0, self.total + step.reward)
+        self.returned = np.where(step.is_first, 0.0, self.returned + step.reward)
         self.length = np.where(step.is_first, 0, self.length + 1)
         ended = []
         for i in np.flatnonzero(step.is_last):
-            row = {"return": float(self.total[i]), "length": int(self.length[i])}
+            row = {"return": float(self.returned[i]), "length": int(self.length[i])}
             if not np.isnan(step.success[i]):
                 row["success"] = float(step.success[i])
             self.recent.append(row["return"])
             ended.append(row)
         return ended
+
+    def put_back(self, saved: OpenEpisodes, is_first: np.ndarray) -> None:
+        """Goes on counting saved episodes; not where is_first bool[E] says that an environment began a new one instead."""
+        self.returned, self.length = np.where(is_first, 0.0, saved.returned), np.where(is_first, 0, saved.length)
 
 
 class SeedRun:
@@ -55,6 +62,11 @@ class SeedRun:
       folder: the run folder, which exists.
       resume_from: frames of the checkpoint that the run goes on from; None for a new one. It is only read here: `open` comes
         when everything else of all runs could be read as well.
+
+    Attributes:
+      replay, counters, episodes: what has been collected.
+      train_ratio: where the count of updates stood at the checkpoint [records].
+      refused: updates that were left out since the start or the resumption.
     """
 
     _log: MetricsLog
@@ -67,15 +79,12 @@ class SeedRun:
         replay: Replay,
         resume_from: int | None,
     ) -> None:
-        self.config, self.folder, self.replay = config, folder, replay
-        self.counters = Counters()
-        self.episodes = Episodes(config.env.num_envs)
-        self.refused = 0  # updates since the start or the resumption
-        self.train_ratio: float | None = None  # where the count of updates stood at the checkpoint
-        self._checkpoints = checkpoints
+        self.config, self.folder, self.checkpoints, self.replay = config, folder, checkpoints, replay
+        self.counters, self.episodes = Counters(), Episodes(config.env.num_envs)
+        self.refused = 0
+        self.train_ratio: float | None = None
         self._resume_from = resume_from
         self._rows: int | None = None  # that the log held at the checkpoint, if that knows it
-        self.moment: dict[str, np.ndarray] | None = None  # what the checkpoint holds for an exact continuation
         if resume_from is not None:
             self._restore(resume_from)
         self._started = time.monotonic() - self.counters.wall_seconds
@@ -83,7 +92,7 @@ class SeedRun:
     def open(self, device: str, stack: contextlib.ExitStack) -> None:
         """Makes the folder as it was at the checkpoint, and opens the log, which `stack` closes."""
         if self._resume_from is not None:
-            self._checkpoints.set_aside_after(self._resume_from, self.replay.added)
+            self.checkpoints.set_aside_after(self._resume_from, self.replay.added)
             truncate(self.folder, self._resume_from, self._rows)
         write_json(self.folder / "environment.json", describe_environment(device))
         log = MetricsLog(self.folder, self.config, resume=self._resume_from is not None)
@@ -94,24 +103,10 @@ class SeedRun:
         """Whether there are frames left in the budget."""
         return self.counters.frames < self.config.train.frames
 
-    def store(self, step: Step, prev_action: np.ndarray, latent: dict[str, np.ndarray]) -> None:
-        """Puts a record of every environment into the replay; `latent` is what the policy computed there.
-
-        Raises:
-          OSError: records that fill a segment, which is written in the background, could not be written.
-        """
-        self.replay.add(step.obs, prev_action, step.reward, step.is_first, step.is_last, step.is_terminal, **latent)
-        self._checkpoints.save_ahead(self.replay)
-        self.counters.policy_steps += 1
-        self.counters.records += self.config.env.num_envs
-
-    def advance(self, step: Step) -> None:
-        """Counts what the environments answered to a decision, and logs the episodes that ended."""
-        decisions = int((~step.is_first).sum())  # a reset takes no decision
-        self.counters.decisions += decisions
-        self.counters.frames += decisions * self.config.env.action_repeat
-        for row in self.episodes.track(step):
-            self.write("episode", row)
+    @property
+    def resumed(self) -> bool:
+        """Whether the run goes on from a checkpoint."""
+        return self._resume_from is not None
 
     def write(self, kind: str, row: dict[str, Any]) -> None:
         """Adds a metrics row with the counters."""
@@ -147,18 +142,19 @@ class SeedRun:
         return result["return_mean"], f"frame {self.counters.frames}: evaluation {summary(result)}"
 
     def save(
-        self, agent: AgentState, train_ratio: float | None, moment: dict[str, np.ndarray] | None, score: float | None = None
+        self, agent: AgentState, train_ratio: float | None, in_flight: InFlight | None, score: float | None = None
     ) -> None:
         """Writes a checkpoint.
 
         Args:
           train_ratio: where the count of updates stands [records].
-          moment: what an exact continuation needs beside it, arrays by name; None in the midst of a step.
+          in_flight: what an exact continuation needs beside it; None in the midst of a step.
           score: mean return of the evaluation that comes with it.
+
+        Raises:
+          OSError: it cannot be written, or what was being written of the one before.
         """
         self.counters.wall_seconds = time.monotonic() - self._started
-        if moment is not None:
-            moment = {**moment, "episodes/total": self.episodes.total, "episodes/length": self.episodes.length}
         host = HostState(
             format=FORMAT,
             config=self.config.model_dump(by_alias=True),
@@ -170,16 +166,18 @@ class SeedRun:
             recent_returns=list(self.episodes.recent),
             rows=self._log.rows,
         )
-        self._checkpoints.save(self.counters.frames, agent, host, self.replay, moment, score)
-
-    def wait(self) -> None:
-        """Waits for checkpoints that are still being written. Raises OSError if they cannot be."""
-        self._checkpoints.wait()
+        self.checkpoints.save(self.counters.frames, agent, host, self.replay, in_flight, score)
 
     def restore_agent(self, like: AgentState) -> AgentState:
         """The agent of the checkpoint that the run goes on from."""
         assert self._resume_from is not None
-        return self._checkpoints.restore_agent(self._resume_from, like)
+        return self.checkpoints.restore_agent(self._resume_from, like)
+
+    def restore_in_flight(self, like: InFlight) -> InFlight | None:
+        """What was in flight at the checkpoint that the run goes on from; None where it cannot go on exactly."""
+        if self._resume_from is None:
+            return None
+        return self.checkpoints.restore_in_flight(self._resume_from, like, self.replay)
 
     def finish(self, policies: dict[bool, Policy], params: ActingParams) -> None:
         """The evaluation of the agent at the end, on seeds that training never saw, with JSON, video and curves.
@@ -195,7 +193,7 @@ class SeedRun:
             policy = policies[deterministic].with_params(params)
             results[name] = evaluate(policy, config.env, episodes, config.seed, EVALUATION_SEED)
         write_json(self.folder / "evaluation.json", {"task": config.env.task, "checkpoint": "last", **counters, **results})
-        rows = read_metrics(self.folder / "metrics.jsonl")
+        rows = read_metrics(self.folder / FILE_NAME)
         if not any(old["kind"] == "eval" and old["frames"] == self.counters.frames for old in rows):  # resumed when finished
             self.write("eval", _row(results["deterministic"]))
         self.draw()
@@ -208,19 +206,18 @@ class SeedRun:
 
     def draw(self) -> None:
         """Draws the curves of everything logged so far."""
-        draw_curves(read_metrics(self.folder / "metrics.jsonl"), self.folder / "curves.png", self.config.env.task)
+        draw_curves(read_metrics(self.folder / FILE_NAME), self.folder / "curves.png", self.config.env.task)
 
     def _restore(self, frames: int) -> None:
-        """Puts back counters, train ratio, replay and, where it was saved, the moment."""
-        host = self._checkpoints.restore_host(frames)
-        self._checkpoints.check_config(frames, host, self.config)
+        """Puts back counters, train ratio and replay."""
+        host = self.checkpoints.restore_host(frames)
+        self.checkpoints.check_config(frames, host, self.config)
         self.counters = host.counters
         self.train_ratio, self._rows = host.train_ratio, host.rows
-        self._checkpoints.restore_replay(self.replay, frames, host.replay_end)
+        self.checkpoints.restore_replay(self.replay, frames, host.replay_end)
         self.replay.queue.extend((env, first) for env, first in host.replay_queue)
         self.replay.rng.bit_generator.state = host.replay_rng
         self.episodes.recent.extend(host.recent_returns)
-        self.moment = self._checkpoints.restore_moment(frames, self.replay)
 
 
 def begin_again(folder: Path) -> None:
@@ -233,7 +230,7 @@ def begin_again(folder: Path) -> None:
         raise CheckpointError(f"{folder} was finished, and its checkpoints are gone; start a new run with the same options")
     place = folder / "set_aside" / "0"
     shutil.rmtree(place, ignore_errors=True)
-    for name in ("replay", "moments", "tensorboard", FILE_NAME):
+    for name in ("replay", "tensorboard", FILE_NAME):
         if (folder / name).exists():
             place.mkdir(parents=True, exist_ok=True)
             os.replace(folder / name, place / name)

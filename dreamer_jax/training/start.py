@@ -1,37 +1,36 @@
-"""Starting and resuming runs, of one seed or of several side by side. `training.py` has the loop that they run in."""
+"""Starting and resuming runs, of one seed or of several side by side."""
 
 import contextlib
-import errno
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dreamer_jax.agent.devices import compute_dtype, resolve_precision, select_device
-from dreamer_jax.agent.networks import build_networks, key_layers
-from dreamer_jax.agent.train_step import count_params
+from dreamer_jax.agent.layout import layout_of
+from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.core.config import Config
-from dreamer_jax.core.errors import CheckpointError, ConfigError, DamagedError, StorageError
-from dreamer_jax.core.files import check_writable, locked
+from dreamer_jax.core.errors import CheckpointError, ConfigError, DamagedError, RunError
+from dreamer_jax.core.files import check_writable, disk_errors_named, locked
 from dreamer_jax.core.presets import parse_config
 from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
-from dreamer_jax.play.evaluate import read_specs
-from dreamer_jax.runs.budget import describe_run
+from dreamer_jax.play.policy import read_specs
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.folder import create_run, open_run
-from dreamer_jax.training.loop import Training, go_on, stored_latent
+from dreamer_jax.training.build import announcement, build_training
+from dreamer_jax.training.loop import Training
+from dreamer_jax.training.resumption import command
 from dreamer_jax.training.seed_run import begin_again
 
 ENDED = "the run has ended, and what was saved before is whole. Make room, then: {}"
-UNWRITABLE = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EIO", "ENOENT", "ESTALE")}
 
 
 def train(config: Config) -> Path:
     """Trains an agent from scratch and returns its new run folder.
 
     Raises:
-      ConfigError, EnvError, ReplayError: one line for the user.
+      DreamerError: the run cannot be trained or cannot be written any more; one line for the user.
     """
     return train_seeds(config, 1)[0]
 
@@ -43,7 +42,7 @@ def train_seeds(config: Config, seeds: int) -> list[Path]:
     longer episodes come there first) waits for the others.
 
     Raises:
-      ConfigError, EnvError, ReplayError: one line for the user.
+      DreamerError: the run cannot be trained or cannot be written any more; one line for the user.
     """
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: at least 1 is needed")
@@ -54,7 +53,7 @@ def train_seeds(config: Config, seeds: int) -> list[Path]:
         envs = _open_envs(stack, configs, [one.seed for one in configs])
         folders = [create_run(one) for one in configs]
         training = _begin(configs, folders, envs, stack)
-        with _told_of_what_cannot_be_written(folders, ENDED.format(go_on(folders))):
+        with disk_errors_named(folders[0], ENDED.format(command(folders))):
             return training.train()
 
 
@@ -65,7 +64,7 @@ def resume(run: str | Path) -> Path:
     begin.
 
     Raises:
-      ConfigError, EnvError, ReplayError: one line for the user.
+      DreamerError: the run cannot be trained or cannot be written any more; one line for the user.
     """
     return resume_seeds([run])[0]
 
@@ -76,21 +75,21 @@ def resume_seeds(runs: Sequence[str | Path]) -> list[Path]:
     One that cannot be read is set aside, and the one before it taken; without any the runs begin again.
 
     Raises:
-      ConfigError, EnvError, ReplayError: one line for the user, also when the runs do not belong together.
+      DreamerError: the runs cannot be trained, do not belong together, or cannot be written any more.
     """
     folders = [Path(run) for run in runs]
     configs = [open_run(folder) for folder in folders]
     for folder, config in zip(folders, configs, strict=True):
         check_writable(folder)
         if config.model_copy(update={"seed": configs[0].seed}) != configs[0]:
-            raise ConfigError(f"{folder} and {folders[0]} differ in more than the seed; resume them one at a time")
+            raise RunError(f"{folder} and {folders[0]} differ in more than the seed; resume them one at a time")
     damaged: set[tuple[Path, int]] = set()
     with contextlib.ExitStack() as locks:
         for folder in folders:
             locks.enter_context(locked(folder / "lock"))
         while True:
             with contextlib.ExitStack() as stack:
-                stack.enter_context(_told_of_what_cannot_be_written(folders, ENDED.format(go_on(folders))))
+                stack.enter_context(disk_errors_named(folders[0], ENDED.format(command(folders))))
                 try:
                     training = _resume_from(_checkpoints_to_resume(configs, folders, damaged), configs, folders, stack)
                 except DamagedError as error:
@@ -105,8 +104,8 @@ def _begin(configs: Sequence[Config], folders: Sequence[Path], envs: VectorEnv, 
     try:
         for folder in folders:
             stack.enter_context(locked(folder / "lock"))
-        with _told_of_what_cannot_be_written(folders, "make room, or choose another folder with --runs"):
-            return Training(configs, folders, [None] * len(configs), envs, stack)
+        with disk_errors_named(folders[0], "make room, or choose another folder with --runs"):
+            return build_training(configs, folders, [None] * len(configs), envs, stack)
     except BaseException:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
@@ -124,38 +123,15 @@ def _resume_from(
             seeds.append(config.seed)
         else:  # for episodes that cannot go on, other seeds than the first ones of the runs
             seeds.append(int(np.random.SeedSequence([config.seed, frames]).generate_state(1)[0]) >> 1)
-    return Training(configs, folders, checkpoints, _open_envs(stack, configs, seeds), stack)
-
-
-@contextlib.contextmanager
-def _told_of_what_cannot_be_written(folders: Sequence[Path], advice: str) -> Iterator[None]:
-    """Makes one line of a disk that is full, failing or gone. Other errors of the system are not the folder's."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        place, reason = error.filename or folders[0], error.strerror or error
-        raise StorageError(f"{place} cannot be written: {reason}; {advice}") from error
+    return build_training(configs, folders, checkpoints, _open_envs(stack, configs, seeds), stack)
 
 
 def describe(config: Config, seeds: int = 1) -> str:
     """What `train_seeds` would announce, without training: sizes, parameters, budget and replay memory."""
     device, config = select_device(config.device), resolve_precision(config)
     obs_specs, action_spec = read_specs(config.env)
-    nets = build_networks(config.model, obs_specs, action_spec, compute_dtype(config))
-    own_seeds = range(config.seed, config.seed + seeds)
-    return describe_run(
-        config,
-        own_seeds,
-        [],
-        str(device),
-        obs_specs,
-        action_spec,
-        key_layers(nets),
-        stored_latent(nets, config),
-        count_params(nets),
-    )
+    nets = build_networks(config.model, obs_specs, action_spec, compute_dtype(config), layout_of(device))
+    return announcement(config, range(config.seed, config.seed + seeds), [], device, nets, obs_specs)
 
 
 def _open_envs(stack: contextlib.ExitStack, configs: Sequence[Config], seeds: Sequence[int]) -> VectorEnv:

@@ -8,7 +8,7 @@ import pytest
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.replay import store
 from dreamer_jax.replay.buffer import Replay
-from dreamer_jax.replay.store import Segments
+from dreamer_jax.replay.store import ReplayStore
 
 RECORDS = 3  # in a segment
 
@@ -33,7 +33,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def saving(tmp_path):
-    saving = Segments(tmp_path)
+    saving = ReplayStore(tmp_path)
     yield saving
     saving.close()
 
@@ -53,7 +53,7 @@ def test_whole_segments_are_written_before_anyone_saves(tmp_path, saving):
     saving.save(memory, [8])
     assert names(tmp_path)[2:] == ["000000000006-000000000008.npz"]
     other = replay(10)
-    Segments(tmp_path).restore(other, 8)
+    ReplayStore(tmp_path).restore(other, 8)
     np.testing.assert_array_equal(other.read(0, 8)["obs/x"][..., 0], [np.arange(8.0), 100 + np.arange(8.0)])
 
 

@@ -13,7 +13,7 @@ import pytest
 from counting import tiny_config
 from stopping import assert_same, last, rows, stop_next_run
 
-from dreamer_jax.core.errors import ConfigError, ReplayError
+from dreamer_jax.core.errors import ConfigError, ReplayError, StorageError
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.folder import create_run
 from dreamer_jax.runs.metrics import read_metrics
@@ -77,7 +77,7 @@ def test_halves_of_files_are_recognised(run, whole):
     half = run / "checkpoints" / "53.orbax-checkpoint-tmp-7"
     shutil.copytree(run / "checkpoints" / "51", half)
     cut(next(path for path in half.rglob("*") if path.is_file()))
-    for path in (run / "replay" / "000000000060-000000000065.tmp", run / "moments" / "53.tmp"):
+    for path in (run / "replay" / "000000000060-000000000065.npz.1f.tmp", run / "replay" / "latents-53.npz.2e.tmp"):
         path.write_bytes(b"PK")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "fra')
@@ -195,11 +195,10 @@ def stop_after():
 
 
 HOLD = """
-import contextlib, sys, time
+import sys, time
 from pathlib import Path
-from dreamer_jax.runs.folder import lock_run
-with contextlib.ExitStack() as stack:
-    lock_run(Path(sys.argv[1]), stack)
+from dreamer_jax.core.files import locked
+with locked(Path(sys.argv[1]) / "lock"):
     print("locked", flush=True)
     time.sleep(600)
 """
@@ -207,7 +206,7 @@ with contextlib.ExitStack() as stack:
 
 def test_a_disk_that_is_full_when_a_run_goes_on_is_told_in_one_line(run, whole, monkeypatch):
     monkeypatch.setattr("dreamer_jax.training.seed_run.write_json", full)
-    with pytest.raises(ConfigError, match="No space left on device; the run has ended, and what was saved before is whole"):
+    with pytest.raises(StorageError, match="No space left on device; the run has ended, and what was saved before is whole"):
         start.resume(run)
     monkeypatch.undo()
     start.resume(run)
@@ -229,10 +228,10 @@ def test_another_error_of_the_system_is_not_the_folders(tmp_path, monkeypatch):
         (
             "dreamer_jax.training.seed_run.write_json",
             full,
-            ConfigError,
+            StorageError,
             "No space left on device; make room, or choose another folder",
         ),
-        ("dreamer_jax.runs.metrics.MetricsLog.__init__", full, ConfigError, "No space left on device; make room, or choose"),
+        ("dreamer_jax.runs.metrics.MetricsLog.__init__", full, StorageError, "No space left on device; make room, or choose"),
         ("dreamer_jax.replay.buffer.np.empty", full, ReplayError, "too much in memory"),
     ],
 )

@@ -8,7 +8,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,32 @@ import hypothesis
 import hypothesis.strategies as st
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import yaml
 from counting import tiny_config
+from flax import traverse_util
 from run_folders import make_run
 from stopping import stop_next_run
 
 from dreamer_jax.agent.train_step import init_agent
 from dreamer_jax.benchmark.suites import final_evaluation
-from dreamer_jax.core.errors import CheckpointError, ConfigError, EnvError, ReplayError
+from dreamer_jax.core.errors import CheckpointError, DreamerError
 from dreamer_jax.core.presets import CONFIG_FOLDER, read_yaml, write_yaml
 from dreamer_jax.core.statistics import binned_returns
 from dreamer_jax.replay.buffer import Replay
+from dreamer_jax.replay.store import ReplayStore
 from dreamer_jax.replay.train_ratio import TrainRatio
 from dreamer_jax.report.comparison import make_panels
-from dreamer_jax.report.summary import markdown_table, read_run, summarise
+from dreamer_jax.report.summary import read_run, runs_table, summarise
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.curves import draw_curves
 from dreamer_jax.runs.folder import create_run, open_run
 from dreamer_jax.runs.metrics import COUNTERS, is_number, read_metrics, truncate
 from dreamer_jax.training import start
+from dreamer_jax.training.build import build_training
 from dreamer_jax.training.loop import Training
+from dreamer_jax.training.resumption import begin
 from dreamer_jax.training.seed_run import SeedRun
 
 SCALE = int(os.environ.get("FUZZ", "1"))
@@ -64,7 +69,7 @@ def read_or_refused(function: Callable, *arguments: Any) -> Any:
     """What a call returns; REFUSED where it refuses with one line of ours. Any other error comes through."""
     try:
         return function(*arguments)
-    except (ConfigError, EnvError, ReplayError) as error:
+    except DreamerError as error:
         message = str(error)
         assert len(message.splitlines()) == 1, message
         assert 10 < len(message) < 2000, message
@@ -194,7 +199,7 @@ def test_configurations(tmp_path_factory, content):
         assert open_run(run) == config
         with contextlib.suppress(FileNotFoundError):
             (run / "metrics.jsonl").unlink()
-        assert len(markdown_table([summarise(read_run(run))]).encode().splitlines()) == 3
+        assert len(runs_table([summarise(read_run(run))]).encode().splitlines()) == 3
         make_panels([read_run(run)])
 
 
@@ -223,7 +228,7 @@ def read_numbers(run: Path) -> list[dict]:
     rows = read_metrics(run / "metrics.jsonl")
     binned_returns(rows, 100, 1200)
     read = read_run(run)
-    markdown_table([summarise(read, threshold=5.0)])
+    runs_table([summarise(read, threshold=5.0)])
     make_panels([read])
     truncate(run, 700)
     assert all(row["frames"] <= 700 for row in read_metrics(run / "metrics.jsonl"))
@@ -275,23 +280,23 @@ def test_evaluations_and_environments(folder, rows, data):
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory) -> Iterator[Training]:
-    """A run of two environments, stopped between two updates with a moment that has all there can be."""
+    """A run of two environments, stopped between two updates with all in flight that there can be."""
     changes = {"replay__context": 1, "replay__online": True, "env__num_envs": 2, "eval__every": 20, "train__frames": 60}
     config = tiny_config(tmp_path_factory.mktemp("stopped"), **changes, precision="float32")
     with contextlib.ExitStack() as stack:
-        training = Training([config], [create_run(config)], [None], start._open_envs(stack, [config], [0]), stack)
+        envs = start._open_envs(stack, [config], [0])
+        training = build_training([config], [create_run(config)], [None], envs, stack)
         with pytest.MonkeyPatch.context() as patch:
             stop_next_run(patch, STOPPED_AT)
-            [run] = training.train()
-        with np.load(run / "moments" / f"{STOPPED_AT}.npz") as moment:
-            assert {"metrics/loss/total", "latents/env", "carry/0", "env/1/actions", "replay/latent/deter"} <= set(moment.files)
+            training.train()
+        training.runs[0]._resume_from = STOPPED_AT
         yield training
 
 
 @pytest.fixture(scope="module")
 def stopped(training, tmp_path_factory) -> Path:
     """A copy of its folder; change it at will."""
-    training.runs[0]._checkpoints._manager.wait_until_finished()
+    training.runs[0].checkpoints.wait()
     return Path(shutil.copytree(training.runs[0].folder, tmp_path_factory.mktemp("copied") / "run"))
 
 
@@ -300,8 +305,8 @@ def go_on(training: Training, host: Any) -> None:
     old = training.runs[0]
     config, replay = old.config.replay, old.replay
     sizes = (config.capacity, replay.num_envs, replay.sequence_length, replay.online, 0)
-    fresh = Replay(training.nets.obs_specs, training.envs.action_spec, replay.latent, *sizes)
-    checkpoints = old._checkpoints
+    fresh = Replay(training.envs.obs_specs, training.envs.action_spec, replay.latent, *sizes)
+    checkpoints = old.checkpoints
     with mock.patch.object(checkpoints._manager, "restore", return_value={"host": host}), contextlib.ExitStack() as stack:
         run = SeedRun(old.config, old.folder, checkpoints, fresh, STOPPED_AT)
         run.open("cpu", stack)
@@ -352,15 +357,21 @@ def test_counters(training, host, data):
     read_or_refused(go_on, training, values)
 
 
+Arrays = dict[Any, np.ndarray]  # by name, or by path
+
+
 @pytest.fixture(scope="module")
-def moment(stopped) -> dict[str, np.ndarray]:
-    with np.load(stopped / "moments" / f"{STOPPED_AT}.npz") as file:
-        return dict(file)
+def in_flight(stopped) -> Arrays:
+    """What was in flight, by path."""
+    saved = ocp.StandardCheckpointer().restore((stopped / "checkpoints" / str(STOPPED_AT) / "in_flight").absolute())
+    arrays = traverse_util.flatten_dict(saved)
+    assert {("learner", "metrics", "loss/total"), ("learner", "unwritten", "env"), ("carry", "latent", "deter")} <= set(arrays)
+    return arrays
 
 
 @st.composite
-def changed_arrays(draw: st.DrawFn, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays of which one is missing, or has another shape, dtype or value."""
+def changed_arrays(draw: st.DrawFn, arrays: Arrays, more: Sequence[Any]) -> Arrays:
+    """Arrays of which one is missing, or has another shape, dtype or value; or with one more, from `more`."""
     arrays = dict(arrays)
     name = draw(st.sampled_from(sorted(arrays)))
     values = arrays[name]
@@ -380,64 +391,81 @@ def changed_arrays(draw: st.DrawFn, arrays: dict[str, np.ndarray]) -> dict[str, 
     if what == "missing":
         del arrays[name]
     if draw(st.integers(0, 5)) == 0:
-        arrays[draw(st.sampled_from(["metrics/x", "metrics/kind", "latents/x", "../x", "env/7/seed", ""]))] = values
+        arrays[draw(st.sampled_from(more))] = values
     return arrays
 
 
-def begin(training: Training, arrays: dict[str, np.ndarray]) -> None:
-    """Begins as `resume` does, then updates, acts and steps."""
-    training.runs[0].moment = arrays
-    training.learner._metrics, training.learner._latents = None, None
-    training.step, training.carry, training.prev_action = training._begin()
+def begin_with(training: Training, arrays: Arrays) -> None:
+    """Begins as `resume` does, with `arrays` as what was in flight, then updates, acts and steps."""
+    training.learner._metrics, training.learner._last = None, None
+    saved = {"in_flight": traverse_util.unflatten_dict(arrays)}
+    with mock.patch.object(training.runs[0].checkpoints._manager, "restore", return_value=saved):
+        training.step = begin(training.envs, training.acting, training.learner, training.collector)
     training.learner.update(1)
     training.learner.fetch_metrics()
-    training.envs.step(training.prev_action)
+    training.envs.step(training.acting.prev_action)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "problem"),
+    ("path", "value", "problem"),
     [
-        ("carry/0", np.zeros((3, 16), np.float32), "carry/0 is float32[3, 16]; float32[2, 16] was expected"),
-        ("prev_action", None, "prev_action is missing"),
-        ("metrics/x", np.float32(1), "'metrics/x' is missing, or one too many"),
-        ("summed", np.array(0), "summed is 0, which does not go with the metrics there"),
-        ("latents/env", np.full(2, 2), "latents/env and latents/first are of other records"),
-        ("env/1/seed", np.array(-1), "env/1 is no episode"),
+        ("carry/latent/deter", np.zeros((3, 16), np.float32), "deter' is float32[3, 16]; float32[2, 16] was expected"),
+        ("prev_action", None, "'prev_action' is missing"),
+        ("learner/metrics/x", np.zeros((), np.float32), "'learner/metrics/x' is unknown"),
+        ("learner/summed", np.array(0), "summed is 0, which does not go with the"),
+        ("learner/unwritten/env", np.full(2, 2), "unwritten latents are of other records"),
+        ("episodes/seed", np.full(2, -1), "seeds, numbers or actions of the episodes are no such numbers"),
+        ("episodes/recorded", np.array([0, 1]), "the episodes have [0, 1] actions, and there are"),
     ],
 )
-def test_a_moment_that_does_not_fit_is_named(training, moment, capsys, name, value, problem):
-    """It is done without; the one that was saved is gone on with."""
-    own = {name: values for name, values in moment.items() if not name.startswith("replay/")}
-    begin(training, own)
-    assert "moment" not in capsys.readouterr().out
+def test_what_is_in_flight_and_does_not_fit_is_named(training, in_flight, capsys, path, value, problem):
+    """It is done without; what was saved is gone on with."""
+    begin_with(training, in_flight)
+    assert "new episodes" not in capsys.readouterr().out
     assert not training.step.is_first.any()
-    changed = {key: array for key, array in {**own, name: value}.items() if array is not None}
-    begin(training, changed)
-    assert f"{training.runs[0].folder}: moment cannot be used: {problem}" in capsys.readouterr().out
+    changes = {**in_flight, tuple(path.split("/")): value}
+    begin_with(training, {key: array for key, array in changes.items() if array is not None})
+    place = training.runs[0].folder / "checkpoints" / str(STOPPED_AT) / "in_flight"
+    output = capsys.readouterr().out
+    assert f"{place} cannot be used: " in output
+    assert problem in output
+    assert training.step.is_first.all()
+
+
+MORE_IN_FLIGHT = [("learner", "metrics", "x"), ("learner", "x"), ("episodes", "../x"), ("x",), ("",)]
 
 
 @examples(160)
 @hypothesis.given(data=st.data())
-def test_moments(training, moment, data):
-    own = {name: values for name, values in moment.items() if not name.startswith("replay/")}
-    read_or_refused(begin, training, data.draw(changed_arrays(own)))
+def test_what_is_in_flight(training, in_flight, data):
+    read_or_refused(begin_with, training, data.draw(changed_arrays(in_flight, MORE_IN_FLIGHT)))
 
 
-def as_npz(arrays: dict[str, np.ndarray], path: Path) -> bytes:
+def as_npz(arrays: Arrays, path: Path) -> bytes:
     np.savez(path, **arrays)
     return path.read_bytes()
 
 
 @examples(150)
 @hypothesis.given(data=st.data())
-def test_files_of_moments(training, moment, tmp_path_factory, data):
+def test_latents_of_the_replay(training, stopped, tmp_path_factory, data):
+    """They are read, or refused in one line, and then the replay has those that it had."""
     run, scratch = training.runs[0], tmp_path_factory.getbasetemp() / "scratch.npz"
-    path = run.folder / "moments" / f"{STOPPED_AT}.npz"
-    latents = {name: values for name, values in moment.items() if name.startswith("replay/")}
-    kinds = changed_arrays(latents).map(lambda arrays: as_npz(arrays, scratch)), damaged(as_npz(moment, scratch))
-    path.write_bytes(data.draw(st.one_of(*kinds)))
+    path = run.folder / "replay" / f"latents-{STOPPED_AT}.npz"
+    content = (stopped / "replay" / path.name).read_bytes()
+    with np.load(stopped / "replay" / path.name) as file:
+        changes = changed_arrays(dict(file), ["latent/x", "../x", ""])
+    path.write_bytes(data.draw(st.one_of(changes.map(lambda arrays: as_npz(arrays, scratch)), damaged(content))))
     before = {name: values.copy() for name, values in run.replay.latents().items()}
-    if read_or_refused(run._checkpoints.restore_moment, STOPPED_AT, run.replay) is None:
+    refusal = None
+    try:
+        ReplayStore(run.folder).restore_latents(run.replay, STOPPED_AT)
+    except ValueError as error:
+        refusal = str(error)
+    finally:
+        path.write_bytes(content)
+    if refusal is not None:
+        assert len(refusal.splitlines()) == 1
         for name, values in run.replay.latents().items():
             np.testing.assert_array_equal(values, before[name])
 
@@ -446,10 +474,10 @@ def test_files_of_moments(training, moment, tmp_path_factory, data):
 @hypothesis.given(data=st.data())
 def test_segments_of_the_replay(training, host, tmp_path_factory, data):
     old, scratch = training.runs[0], tmp_path_factory.getbasetemp() / "scratch.npz"
-    path = data.draw(st.sampled_from(sorted((old.folder / "replay").iterdir())))
+    path = data.draw(st.sampled_from(sorted((old.folder / "replay").glob("0*.npz"))))
     content = path.read_bytes()
     with np.load(path) as file:
-        kinds = changed_arrays(dict(file)).map(lambda arrays: as_npz(arrays, scratch)), damaged(content)
+        kinds = changed_arrays(dict(file), ["x", "../x", ""]).map(lambda arrays: as_npz(arrays, scratch)), damaged(content)
     name = path.with_name(data.draw(st.sampled_from([path.name] * 4 + ["5-3.npz", "0-99.npz", f"0-{10**30}.npz", "0-1.npz"])))
     new = data.draw(st.one_of(*kinds))
     path.unlink()
@@ -463,7 +491,7 @@ def test_segments_of_the_replay(training, host, tmp_path_factory, data):
 
 @pytest.fixture(scope="module")
 def agent(training):
-    return jax.eval_shape(partial(init_agent, training.nets, training.config), jax.random.key(0))
+    return jax.eval_shape(partial(init_agent, training.learner._nets, training.runs[0].config), jax.random.key(0))
 
 
 def restore(run: Path, agent: Any, frames: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 from counting import tiny_config
 
 from dreamer_jax.agent import train_step
+from dreamer_jax.agent.layout import CPU
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import compile_train_step, init_agent
 from dreamer_jax.agent.types import ReturnNorm
@@ -45,7 +46,7 @@ def _one(array, value):
 @cache
 def agent(version: str):
     config, discrete = VERSIONS[version]
-    nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), jnp.float32)
+    nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), jnp.float32, CPU)
     return nets, compile_train_step(nets, config), helpers.quick_jit(partial(init_agent, nets, config))
 
 
@@ -235,12 +236,8 @@ def test_a_run_stops_after_the_limit_and_can_go_on(tmp_path, spoil):
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         [frames] = checkpoints.steps()
         assert 30 < frames < 50
-        assert checkpoints.restore_moment(frames, _no_latents()) is not None
+        assert (run / "checkpoints" / str(frames) / "in_flight").is_dir()
     start.resume(run)
     rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "train"]
     assert rows[-1]["frames"] == 80
     assert all(np.isfinite(row["loss/total"]) for row in rows)
-
-
-def _no_latents() -> Replay:
-    return Replay(helpers.OBS_SPECS, ActionSpec(True, 3), None, 40, 1, 5, False, seed=0)

@@ -52,9 +52,9 @@ def test_what_is_read_back_is_what_the_policy_computed(learner):
     none, latents = np.zeros(1, bool), []
     for i in range(12):
         obs = jax.tree.map(np.asarray, helpers.random_obs(i, (1,)))
-        action, carry = policy(acting, jax.random.key(0), i, carry, obs, np.array([i == 0]))
+        action, carry = policy(acting, jax.random.fold_in(jax.random.key(0), i), carry, obs, np.array([i == 0]))
         latents.append(jax.device_get(carry.latent))
-        memory.add(obs, np.asarray(action), np.ones(1), none, none, none, **vars(learner.fetch_latent(carry.latent)))
+        memory.add(obs, np.asarray(action), np.ones(1), none, none, none, **vars(learner.fetch_latents(carry.latent)))
     sequences = memory.sample(8)
     start = only(learner._start([sequences]))
     chex.assert_type([start.deter, start.stoch], nets.dtype)
@@ -91,7 +91,7 @@ def test_the_first_trained_latent_depends_on_the_stored_one(learner):
     batch = helpers.random_obs(0, (2,))
     embed = nets.encoder.apply({"params": world_model["encoder"]}, batch)
     action = sequences.prev_action[:, 0]
-    first = np.zeros(2, bool)
-    step = lambda state: rssm.observe_step(nets, world_model, jax.random.key(0), state, action, embed, first)[0].deter  # noqa: E731
+    first, noise = np.zeros(2, bool), nets.latent.noise(jax.random.key(0), (2,))
+    step = lambda state: rssm.observe_step(nets, world_model, noise, state, action, embed, first)[0].deter  # noqa: E731
     changed = start.replace(deter=start.deter + 0.5)
     assert np.abs(np.asarray(step(start) - step(changed))).max() > 1e-3

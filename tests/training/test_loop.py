@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from counting import INTERRUPTED_AT, tiny_config
+from dreamer_jax.play.policy import Policy
 
 from dreamer_jax.agent.types import AgentState
 from dreamer_jax.core.config import Config
@@ -30,8 +31,8 @@ from dreamer_jax.envs import env_seeds, make_vector_env
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.metrics import MEASURED, read_metrics
+from dreamer_jax.training import acting, build, seed_run, start
 from dreamer_jax.training import learner as learner_module
-from dreamer_jax.training import loop, seed_run, start
 
 
 def rows_of(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -79,7 +80,6 @@ def test_a_run_leaves_its_folder(finished_run):
         "metrics.jsonl",
         "tensorboard",
         "checkpoints",
-        "moments",
         "replay",
         "videos",
         "curves.png",
@@ -277,12 +277,6 @@ def test_older_versions_train_and_resume(tmp_path, version):
     assert np.isfinite(losses).all()
 
 
-def test_every_passes_multiples_once():
-    every = loop.Every(10, start=25)
-    assert [count for count in (25, 29, 30, 31, 39, 52, 59, 60) if every(count)] == [30, 52, 60]
-    assert not any(loop.Every(0, start=0)(count) for count in range(100))
-
-
 # Interruption and resumption
 
 
@@ -293,9 +287,9 @@ def stopped(tmp_path_factory):
     saved = SimpleNamespace()
     save = Checkpoints.save
 
-    def spy(self, frames, state, host, replay, moment, score):
+    def spy(self, frames, state, host, replay, in_flight, score):
         saved.frames, saved.state, saved.host, saved.replay = frames, leaves(state), host, replay.read(0, replay.added)
-        save(self, frames, state, host, replay, moment, score)
+        save(self, frames, state, host, replay, in_flight, score)
 
     handler = signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
@@ -317,7 +311,7 @@ def resumed(stopped, tmp_path_factory):
     run = Path(shutil.copytree(stopped.run, tmp_path_factory.mktemp("resumed") / stopped.run.name))
     started = SimpleNamespace()
 
-    class Spy(loop.Learner):
+    class Spy(build.Learner):
         def __init__(self, nets, config, states, replays):
             (state,), (replay,) = states, replays
             started.state, started.replay = leaves(state), replay.read(0, replay.added)
@@ -325,7 +319,7 @@ def resumed(stopped, tmp_path_factory):
             super().__init__(nets, config, states, replays)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
-        patch.setattr(loop, "Learner", Spy)
+        patch.setattr(build, "Learner", Spy)
         assert start.resume(run) == run
     return SimpleNamespace(run=run, started=started, output=output.getvalue())
 
@@ -540,14 +534,14 @@ def test_acting_training_and_evaluation_draw_from_different_keys(tmp_path, monke
     def record(name, key):
         seen.setdefault(name, set()).add(np.asarray(jax.random.key_data(key)).tobytes())
 
-    compile_policy, initial = loop.compile_policy, loop.Policy.initial
+    compile_policy, initial = acting.compile_policy, Policy.initial
 
     def recording_policy(*arguments, **options):
         step = compile_policy(*arguments, **options)
 
-        def recorded(params, key, counter, *rest):
-            record("act", jax.random.fold_in(key[0], counter))
-            return step(params, key, counter, *rest)
+        def recorded(params, key, *rest):
+            record("act", key[0])
+            return step(params, key, *rest)
 
         return recorded
 
@@ -558,15 +552,15 @@ def test_acting_training_and_evaluation_draw_from_different_keys(tmp_path, monke
             record("evaluate", step)
         return carry
 
-    class RecordingLearner(loop.Learner):
+    class RecordingLearner(build.Learner):
         def update(self, count):
             for i in range(count):
                 record("train", jax.random.fold_in(self.state.key[0], self.state.step[0] + i))
             super().update(count)
 
-    monkeypatch.setattr(loop, "compile_policy", recording_policy)
-    monkeypatch.setattr(loop.Policy, "initial", recording_initial)
-    monkeypatch.setattr(loop, "Learner", RecordingLearner)
+    monkeypatch.setattr(acting, "compile_policy", recording_policy)
+    monkeypatch.setattr(Policy, "initial", recording_initial)
+    monkeypatch.setattr(build, "Learner", RecordingLearner)
     start.train(tiny_config(tmp_path, train__frames=60, eval__final_episodes=1))
     assert all(len(keys) >= 10 for keys in seen.values())
     assert seen.keys() == {"act", "train", "evaluate"}

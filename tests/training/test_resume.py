@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import yaml
 from counting import Counting, tiny_config
 from stopping import assert_same, last, rows, stop_next_run
 
@@ -79,11 +80,11 @@ def test_seeds_that_were_stopped_go_on_together(tmp_path, stop_at):
         assert_same(last(one), last(two))
 
 
-def test_a_checkpoint_without_its_moment_goes_on_with_new_episodes(tmp_path, stop_at):
-    """Two steps into an episode of five at frame 32: with the moment three are left of it, without it it starts anew."""
+def test_a_checkpoint_with_nothing_in_flight_goes_on_with_new_episodes(tmp_path, stop_at):
+    """Two steps into an episode of five at frame 32: three would be left of it, and it starts anew."""
     stop_at(32)
     run = start.train(tiny_config(tmp_path, train__frames=60))
-    shutil.rmtree(run / "moments")
+    shutil.rmtree(run / "checkpoints" / "32" / "in_flight")
     start.resume(run)
     ends = [row["frames"] for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "episode"]
     assert ends == [5, 10, 15, 20, 25, 30, 37, 42, 47, 52, 57]
@@ -174,7 +175,7 @@ def test_checkpoints_come_with_time_as_well(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    return start.train(tiny_config(tmp_path_factory.mktemp("stopped"), train__frames=40))
+    return start.train(tiny_config(tmp_path_factory.mktemp("stopped"), train__frames=40, replay__context=1))
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def test_going_on_needs_no_other_programs(tmp_path, stop_at, monkeypatch):
 
     def spy(self, *args):
         begin(self, *args)
-        given.append(jax.tree.map(jax.typeof, (self.learner.state, self.learner.acting, self.carry)))
+        given.append(jax.tree.map(jax.typeof, (self.learner.state, self.learner.acting, self.acting.carry)))
 
     begin = Training.__init__
     monkeypatch.setattr(Training, "__init__", spy)
@@ -244,18 +245,43 @@ def test_another_configuration_is_refused_with_all_that_differs(run):
 def test_a_checkpoint_of_a_newer_version_is_refused_by_name(run):
     for path in (run / "checkpoints" / "40" / "host").rglob("*"):
         if path.is_file() and b'"format"' in path.read_bytes():
-            path.write_bytes(path.read_bytes().replace(b'"format": 2', b'"format": 99').replace(b'"format":2', b'"format":99'))
-    with pytest.raises(CheckpointError, match="has format 99; this version reads 1 and 2"):
+            path.write_bytes(path.read_bytes().replace(b'"format": 3', b'"format": 99').replace(b'"format":3', b'"format":99'))
+    with pytest.raises(CheckpointError, match="has format 99; this version reads 1 to 3"):
         start.resume(run)
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"torn"])
-def test_a_damaged_moment_can_be_done_without(run, damage, capsys):
-    path = run / "moments" / "40.npz"
-    content = path.read_bytes()
-    path.write_bytes(content[:-100] if damage == b"torn" else damage)
+def test_a_run_of_before_what_is_in_flight_was_stored_with_the_checkpoint_goes_on(run, capsys):
+    """Format 2: evaluations had their options in `train`, and what was in flight lay in files of its own."""
+    old = {"every": "eval_every", "episodes": "eval_episodes", "final_episodes": "final_episodes", "video": "video"}
+
+    def with_old_names(values: dict) -> dict:
+        evaluation = {old[name]: value for name, value in values["eval"].items()}
+        rest = {name: section for name, section in values.items() if name != "eval"}
+        return rest | {"train": values["train"] | evaluation}
+
+    values = read_yaml(run / "config.yaml")
+    (run / "config.yaml").write_text(yaml.safe_dump(with_old_names(values)))
+    shutil.rmtree(run / "checkpoints" / "40" / "in_flight")
+    path = run / "checkpoints" / "40" / "host" / "metadata"
+    host = json.loads(path.read_text())
+    path.write_text(json.dumps(host | {"format": 2, "config": with_old_names(host["config"])}))
     start.resume(run)
-    assert f"{path} cannot be read" in capsys.readouterr().out
+    place = run / "checkpoints" / "40"
+    assert f"{place} has nothing in flight. The run goes on with new episodes" in capsys.readouterr().out
+    assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 60
+    assert len(json.loads((run / "evaluation.json").read_text())["sampled"]["returns"]) == values["eval"]["final_episodes"]
+
+
+@pytest.mark.parametrize("place", ["checkpoints/40/in_flight", "replay/latents-40.npz"])
+def test_what_is_in_flight_can_be_done_without(run, place, capsys):
+    """Damaged or gone; the run says so and goes on with new episodes."""
+    for path in [run / place] if (run / place).is_file() else (run / place).rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-100])
+    start.resume(run)
+    output = capsys.readouterr().out
+    assert f"{run / place} cannot be " in output
+    assert "The run goes on with new episodes" in output
     assert read_metrics(run / "metrics.jsonl")[-1]["frames"] == 60
 
 

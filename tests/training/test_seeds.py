@@ -20,9 +20,11 @@ from counting import tiny_config
 from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.train_step import compile_train_step, init_agent
 from dreamer_jax.core.errors import CheckpointError, ConfigError
-from dreamer_jax.play.evaluate import load_policy
-from dreamer_jax.runs.metrics import Progress, read_metrics
-from dreamer_jax.training import loop, start
+from dreamer_jax.play.policy import load_policy
+from dreamer_jax.runs.metrics import read_metrics
+from dreamer_jax.training import start
+from dreamer_jax.training.collector import Collector
+from dreamer_jax.training.progress import Progress
 
 SEEDS = 3
 
@@ -110,7 +112,7 @@ def test_the_newest_checkpoints_of_one_moment_are_taken(tmp_path):
 def test_the_train_ratio_goes_on_from_a_run_with_frames_left():
     """Of resumed runs the first may be finished: its counters are of an earlier moment, and would have to be caught up on."""
     runs = [SimpleNamespace(active=False), SimpleNamespace(active=True)]
-    assert loop.Training._lead.fget(SimpleNamespace(runs=runs, active=[0, 1])) is runs[1]
+    assert Collector.lead.fget(SimpleNamespace(runs=runs, active=[0, 1])) is runs[1]
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path):
