@@ -1,9 +1,13 @@
-"""Ends a run again and again, in the ways that runs end, and holds what becomes of it against the same run in one go.
+"""Ends a small run again and again, in the ways that runs end, and compares it with the same run in one go.
 
-Every life of the run is a process of `scripts/train.py`. After each the folder is looked at, and the run resumed; in the end
-its rows, agent and evaluation have to be those of the run that nobody disturbed, bit for bit.
+    python tests/survival.py --kills 25 --frames 20000 --seed 0 --output FOLDER
+
+Every life of the run is a process of `scripts/train.py`. After each life the run's folder is checked, and the run is resumed.
+In the end its rows, agent and evaluation have to be those of the run that nobody disturbed, bit for bit.
+`docs/reliability.md` has a table of what was found.
 """
 
+import argparse
 import hashlib
 import json
 import random
@@ -12,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +24,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dreamer_jax.cli.command import run_command
+from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.runs.metrics import MEASURED, read_metrics
 
 TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
@@ -106,25 +112,25 @@ def survive(output: Path, planned: Sequence[End], frames: int, report: Callable[
     settings = [f"--{name}={value}" for name, value in {**SETTINGS, "train.frames": frames}.items()]
     settings.append(f"--eval.every={frames // 6}")
     report(HEADER)
-    whole = _Process([*settings, f"--runs={output / 'whole'}"], output / "whole.log")
+    whole = TrainProcess([*settings, f"--runs={output / 'whole'}"], output / "whole.log")
     if whole.process.wait():
         raise RuntimeError(f"the undisturbed run failed; see {output / 'whole.log'}")
     arguments = [*settings, f"--runs={output / 'ended'}"]
     lives: list[Life] = []
     for number, end in enumerate(planned, start=1):
-        run = _only_run(output / "ended")
-        process = _Process(arguments, output / f"life_{number}.log", None if end.signal else _size(run) + 1000)
+        run = only_run(output / "ended")
+        process = TrainProcess(arguments, output / f"life_{number}.log", None if end.signal else _size(run) + 1000)
         lives.append(_live(process, end, run))
-        if run := _only_run(output / "ended"):
+        if run := only_run(output / "ended"):
             arguments = ["--resume", str(run)]
         report(describe_life(number, lives[-1]))
         if process.finished():
             return lives, [f"it ended by itself in life {number}: more frames are needed"]
-    last = _Process(arguments, output / "last.log")
+    last = TrainProcess(arguments, output / "last.log")
     if last.process.wait():
         return lives, [f"it could not be resumed: see {last.log}"]
     problems = [f"life {number}: {problem}" for number, life in enumerate(lives, start=1) for problem in life.problems]
-    one, two = _only_run(output / "whole"), _only_run(output / "ended")
+    one, two = only_run(output / "whole"), only_run(output / "ended")
     assert one is not None
     assert two is not None
     return lives, problems + differences(one, two)
@@ -160,15 +166,23 @@ def describe_life(number: int, life: Life) -> str:
     return f"| {number} | {life.end} | {life.status} | {halves}{torn} | {life.frames:,} | {problems} |"
 
 
-class _Process:
-    """A process of train.py, with what it prints in a file. Its files may be limited to a number of bytes."""
+class TrainProcess:
+    """A process of train.py, with what it prints in the file `log`.
 
-    def __init__(self, arguments: Sequence[str], log: Path, limit: int | None = None) -> None:
+    Args:
+      limit: its files cannot grow beyond this number of bytes.
+      environment: its environment variables; those of this process by default.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], log: Path, limit: int | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         limited = [] if limit is None else ["sh", "-c", f'ulimit -f {limit // 512 + 1}; exec "$@"', "limited"]
+        command = [*limited, sys.executable, str(TRAIN), *arguments]
         with log.open("w") as file:
-            self.process = subprocess.Popen([*limited, sys.executable, str(TRAIN), *arguments], stdout=file, stderr=file)
+            self.process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
 
     def printed(self, pattern: str) -> bool:
         """Whether it has printed that."""
@@ -185,19 +199,19 @@ class _Process:
             time.sleep(0.001)
 
 
-def _live(process: _Process, end: End, run: Path | None) -> Life:
+def _live(process: TrainProcess, end: End, run: Path | None) -> Life:
     """Lets a process run to its end, and looks at what it leaves; `run` is there already when it is a resumed one."""
     before = _whole_checkpoints(run) if run else {}
     if end.signal and end.moment != "start":
         process.wait_for(lambda: process.printed(r"^ *\d+\.\d% frames"))
     if end.signal and end.moment == "checkpoint":
-        folder = run or _only_run(process.log.parent / "ended")
+        folder = run or only_run(process.log.parent / "ended")
         process.wait_for(lambda: folder is not None and bool(_halves(folder)))
     if end.signal:
         time.sleep(end.delay)
         process.process.send_signal(end.signal)
     status = process.process.wait()
-    run = run or _only_run(process.log.parent / "ended")
+    run = run or only_run(process.log.parent / "ended")
     if run is None:
         return Life(end, status, [], False, 0)
     after, halves = _whole_checkpoints(run), _halves(run)
@@ -214,7 +228,7 @@ def _live(process: _Process, end: End, run: Path | None) -> Life:
     return life
 
 
-def _only_run(folder: Path) -> Path | None:
+def only_run(folder: Path) -> Path | None:
     """The run folder below, once its configuration is there."""
     return next((path.parent for path in folder.glob("*/*/config.yaml")), None)
 
@@ -237,7 +251,7 @@ def _whole_checkpoints(run: Path) -> dict[int, str]:
 
 def _halves(run: Path) -> list[str]:
     """What is being written, or was when the process ended."""
-    places = [run / name for name in ("checkpoints", "moments", "replay")]
+    places = [run / name for name in ("checkpoints", "replay")]
     return sorted(f"{place.name}/{path.name}" for place in places for path in place.glob("*tmp*"))
 
 
@@ -252,3 +266,23 @@ def _agent(run: Path) -> dict[str, np.ndarray]:
     place = run / "checkpoints" / str(max(_whole_checkpoints(run))) / "agent"
     leaves = jax.tree_util.tree_leaves_with_path(ocp.StandardCheckpointer().restore(place.absolute()))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Ends a run as the command line says; the exit status is 1 where something is wrong with it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=25, help="SIGKILLs; SIGTERM, SIGINT and a full disk come with each ten")
+    parser.add_argument("--frames", type=int, default=20_000, help="length of the run [simulator steps]")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments at which the run is ended")
+    parser.add_argument("--output", type=Path, default=Path("survival"), help="new folder for the runs and what they print")
+    options = parser.parse_args(arguments)
+    if options.output.exists():
+        raise ConfigError(f"--output {options.output} exists; give a folder that does not")
+    planned = ends(options.kills, options.seed)
+    lives, problems = survive(options.output, planned, options.frames, lambda line: print(line, flush=True))
+    print(f"{len(lives)} lives; {'; '.join(problems) or 'rows, agent and evaluation are those of the run in one go'}")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    run_command(main, sys.argv[1:])

@@ -13,7 +13,7 @@ import pytest
 from counting import tiny_config
 from stopping import assert_same, last, rows, stop_next_run
 
-from dreamer_jax.core.errors import ConfigError, ReplayError, StorageError
+from dreamer_jax.core.errors import ReplayError, RunError, StorageError
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.folder import create_run
 from dreamer_jax.runs.metrics import read_metrics
@@ -51,9 +51,9 @@ def damage(run: Path, what: str) -> None:
     """Does to the newest checkpoint, or to what it needs, what a full or failing disk does."""
     newest = run / "checkpoints" / "51"
     if what == "no segment":
-        max((run / "replay").iterdir()).unlink()
+        max((run / "replay").glob("0*.npz")).unlink()
     elif what == "torn segment":
-        cut(max((run / "replay").iterdir()))
+        cut(max((run / "replay").glob("0*.npz")))
     else:
         for path in [path for path in (newest / what).rglob("*") if path.is_file()]:
             cut(path)
@@ -116,7 +116,7 @@ def test_records_between_the_best_checkpoint_and_the_newest_are_not_kept(tmp_pat
         ends = [checkpoints.restore_host(frames).replay_end for frames in checkpoints.steps()]
     assert len(ends) == 3
     assert ends[1] - ends[0] > 120
-    spans = [tuple(map(int, path.stem.split("-"))) for path in (run / "replay").iterdir()]
+    spans = [tuple(map(int, path.stem.split("-"))) for path in (run / "replay").glob("0*.npz")]
     # What the checkpoint before these asked for went or goes with the next one.
     assert not [span for span in spans if span[0] >= ends[0] and span[1] <= ends[1] - 60]
     shutil.rmtree(run / "checkpoints" / str(max(int(path.name) for path in (run / "checkpoints").iterdir())))
@@ -149,7 +149,7 @@ def resources(*arguments, **options):
     ("place", "failure", "message"),
     [
         ("dreamer_jax.replay.store.write_arrays", full, "No space left on device"),
-        ("dreamer_jax.runs.checkpoint.write_arrays", full, "No space left on device"),
+        ("dreamer_jax.replay.store.ReplayStore.save_latents", full, "No space left on device"),
         ("orbax.checkpoint.CheckpointManager.save", full, "No space left on device"),
         ("orbax.checkpoint.CheckpointManager.wait_until_finished", resources, "RESOURCE_EXHAUSTED: Failed to write"),
         ("dreamer_jax.runs.metrics.MetricsLog.write", full, "No space left on device"),
@@ -158,7 +158,7 @@ def resources(*arguments, **options):
 def test_a_full_disk_ends_the_run_in_one_line(tmp_path, whole, stop_after, place, failure, message):
     """After the checkpoint at 20 it is full; with room again the run goes on from there and is the same."""
     stop_after(20, place, failure)
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(StorageError) as refused:
         start.train(tiny_config(tmp_path, **CHANGES))
     [run] = (tmp_path / "import_counting_seeded_length").iterdir()
     text = str(refused.value)
@@ -249,9 +249,7 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
     first = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE, text=True)
     assert isinstance(first.stdout, io.TextIOBase)
     assert first.stdout.readline() == "locked\n"
-    with pytest.raises(
-        ConfigError, match=rf"{run} is being trained by process {first.pid} on .+; wait until it ends, or stop it"
-    ):
+    with pytest.raises(RunError, match=rf"{run} is in use by process {first.pid} on .+; wait until it ends, or stop it"):
         start.resume(run)
     first.send_signal(signal.SIGKILL)
     first.wait()

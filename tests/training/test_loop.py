@@ -21,13 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from counting import INTERRUPTED_AT, tiny_config
-from dreamer_jax.play.policy import Policy
 
 from dreamer_jax.agent.types import AgentState
 from dreamer_jax.core.config import Config
-from dreamer_jax.core.errors import CheckpointError, ConfigError
+from dreamer_jax.core.errors import CheckpointError, DreamerError, RunError, StorageError
 from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
 from dreamer_jax.envs import env_seeds, make_vector_env
+from dreamer_jax.play.policy import Policy
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.metrics import MEASURED, read_metrics
@@ -62,7 +62,7 @@ def assert_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> None:
         assert value.dtype == two[name].dtype, name
 
 
-def refusal(function: Any, argument: Any, error: type[ConfigError] = ConfigError) -> str:
+def refusal(function: Any, argument: Any, error: type[DreamerError] = RunError) -> str:
     """The message of the error that a call ends with: one line."""
     with pytest.raises(error) as caught:
         function(argument)
@@ -484,7 +484,7 @@ def test_a_torn_replay_segment_is_refused(stopped_run, capsys):
 
 def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in refusal(start.train, tiny_config(tmp_path / "file"))
+    assert "cannot be written" in refusal(start.train, tiny_config(tmp_path / "file"), StorageError)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere")
@@ -492,9 +492,9 @@ def test_a_folder_without_permission_is_refused(stopped_run, tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir()
     closed.chmod(0o500)
-    assert "cannot be written" in refusal(start.train, tiny_config(closed))
+    assert "cannot be written" in refusal(start.train, tiny_config(closed), StorageError)
     stopped_run.chmod(0o500)
-    assert "cannot be written" in refusal(start.resume, stopped_run)
+    assert "cannot be written" in refusal(start.resume, stopped_run, StorageError)
     stopped_run.chmod(0o700)
 
 
@@ -503,7 +503,7 @@ def test_latents_are_stored_and_saved_with_the_records(tmp_path):
     # No updates: they would write newer latents over those of acting.
     changes = {"replay.context": 1, "replay.online": True, "train.frames": 60, "replay.min_items": 500}
     run = start.train(tiny_config(tmp_path, **changes))
-    [segment] = (run / "replay").glob("*.npz")
+    [segment] = (run / "replay").glob("0*.npz")
     with np.load(segment) as records:
         deter, stoch, first = records["latent/deter"][0], records["latent/stoch"][0], records["is_first"][0]
     # 60 decisions are 12 episodes of six records; the record after the last decision is not stored.

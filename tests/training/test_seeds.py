@@ -19,7 +19,7 @@ from counting import tiny_config
 
 from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.train_step import compile_train_step, init_agent
-from dreamer_jax.core.errors import CheckpointError, ConfigError
+from dreamer_jax.core.errors import CheckpointError, RunError
 from dreamer_jax.play.policy import load_policy
 from dreamer_jax.runs.metrics import read_metrics
 from dreamer_jax.training import start
@@ -118,7 +118,7 @@ def test_the_train_ratio_goes_on_from_a_run_with_frames_left():
 def test_runs_that_do_not_belong_together_are_refused(tmp_path):
     one = start.train(tiny_config(tmp_path, train__frames=10))
     two = start.train(tiny_config(tmp_path, train__frames=10, seed=1, replay__train_ratio=8))
-    with pytest.raises(ConfigError, match="differ in more than the seed; resume them one at a time"):
+    with pytest.raises(RunError, match="differ in more than the seed; resume them one at a time"):
         start.resume_seeds([one, two])
 
 

@@ -1,4 +1,4 @@
-"""The script that ends a run again and again: a short version of it, and that it finds what is wrong."""
+"""`tests/survival.py`, which ends a run again and again: a short version of it, and that it finds what is wrong."""
 
 import json
 import shutil
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import survival
 from survival import End
+
+from dreamer_jax.core.errors import ConfigError
 
 
 def test_a_run_survives(tmp_path):
@@ -29,6 +31,11 @@ def test_twenty_five_kills_are_of_all_kinds():
     moments = Counter(end.moment for end in planned if end.signal is signal.SIGKILL)
     assert moments == {"start": 5, "training": 10, "checkpoint": 10}
     assert survival.ends(25, seed=0) == planned != survival.ends(25, seed=1)
+
+
+def test_an_output_that_exists_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="exists; give a folder that does not"):
+        survival.main(["--output", str(tmp_path)])
 
 
 @pytest.fixture
