@@ -14,8 +14,9 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "Config": "dreamer_jax.core.config",
-    "ConfigError": "dreamer_jax.core.config",
-    "load_config": "dreamer_jax.core.config",
+    "DreamerError": "dreamer_jax.core.errors",
+    "ConfigError": "dreamer_jax.core.errors",
+    "load_config": "dreamer_jax.core.presets",
     "train": "dreamer_jax.training.start",
     "resume": "dreamer_jax.training.start",
     "make_env": "dreamer_jax.envs",
