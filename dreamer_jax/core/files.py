@@ -92,7 +92,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
       ValueError: the file cannot be read; one line says why.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because NumPy leaves a damaged archive open.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return as_arrays(file, file.files)
     except Exception as error:  # zipfile, zlib, struct and NumPy have their own ways to fail on damaged bytes
         raise ValueError(brief(error)) from None

@@ -128,7 +128,7 @@ class ReplayStore:
         if not (latents := replay.latents()):
             return
         try:
-            with np.load(self._latents(frames), allow_pickle=False) as file:
+            with self._latents(frames).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 _read_into(latents, file.zip)
         except Exception as error:  # as in `read_arrays`
             raise ValueError(f"{self._latents(frames)} cannot be read: {brief(error)}") from None

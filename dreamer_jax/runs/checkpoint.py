@@ -3,9 +3,9 @@
     checkpoints/<frames>/agent       parameters, optimisers, slow critic, return normaliser, key (Orbax)
     checkpoints/<frames>/in_flight   what else an exact continuation needs, see `in_flight.InFlight` (Orbax)
     checkpoints/<frames>/host        format, counters, configuration and the replay's random state (JSON)
-    replay/                          records, shared by all checkpoints, and the latents of the newest two (`replay.store`)
-
     replay/                          records, shared by all checkpoints, and latents of the newest two (`replay.store`)
+
+A checkpoint names the last record that it needs, so a segment that is newer than the checkpoint does no harm. One that was saved
 in the midst of a step, after an error, has nothing in flight: the run then goes on with new episodes. Every file is written
 beside its place and moved there.
 """

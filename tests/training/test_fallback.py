@@ -252,7 +252,7 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
     with pytest.raises(RunError, match=rf"{run} is in use by process {first.pid} on .+; wait until it ends, or stop it"):
         start.resume(run)
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.communicate()
     assert str(first.pid) in (run / "lock").read_text()
     start.resume(run)
     assert (run / "evaluation.json").exists()
