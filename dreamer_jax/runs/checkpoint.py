@@ -5,9 +5,9 @@
     checkpoints/<frames>/host        format, counters, configuration and the replay's random state (JSON)
     replay/                          records, shared by all checkpoints, and latents of the newest two (`replay.store`)
 
-A checkpoint names the last record that it needs, so a segment that is newer than the checkpoint does no harm. One that was saved
-in the midst of a step, after an error, has nothing in flight: the run then goes on with new episodes. Every file is written
-beside its place and moved there.
+A checkpoint names the last record that it needs, so a segment that is newer than the checkpoint does no harm. One that was
+saved in the midst of a step, after an error, has nothing in flight: the run then goes on with new episodes. Every file is
+written beside its place and moved there.
 """
 
 import contextlib
