@@ -7,6 +7,7 @@ other places. Most of this test's time is the one compilation, which its three p
 import os
 import signal
 
+import pytest
 import survival
 
 SETTINGS = survival.SETTINGS | {
@@ -18,6 +19,7 @@ SETTINGS = survival.SETTINGS | {
 }
 
 
+@pytest.mark.ci
 def test_a_stopped_run_goes_on_exactly_with_optimised_programs(tmp_path):
     """Rows, agent and evaluation of a run that SIGTERM stopped are those of the run in one go."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

@@ -13,6 +13,7 @@ from survival import End
 from dreamer_jax.core.errors import ConfigError
 
 
+@pytest.mark.ci
 def test_a_run_survives(tmp_path):
     """Killed in a checkpoint and with no room left on its disk, it ends as if nothing had happened."""
     planned = [End(signal.SIGKILL, "checkpoint", 0.0), End(None, "training", 0.0)]
