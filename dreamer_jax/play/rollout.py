@@ -67,10 +67,11 @@ def random_actions(spec: ActionSpec, seed: int) -> Act:
     """Random choices, one-hot, or continuous actions uniform in [-1, 1]."""
     rng = np.random.default_rng(seed)
 
-    def act(step: Step) -> np.ndarray:
-        num_envs = len(step.is_first)
-        if spec.discrete:
-            return np.eye(spec.size, dtype=np.float32)[rng.integers(spec.size, size=num_envs)]
-        return rng.uniform(-1, 1, (num_envs, spec.size)).astype(np.float32)
+    return lambda step: draw_actions(spec, rng, len(step.is_first))
 
-    return act
+
+def draw_actions(spec: ActionSpec, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Random actions f32[count, A]: a random choice, one-hot, or uniform in [-1, 1]."""
+    if spec.discrete:
+        return np.eye(spec.size, dtype=np.float32)[rng.integers(spec.size, size=count)]
+    return rng.uniform(-1, 1, (count, spec.size)).astype(np.float32)

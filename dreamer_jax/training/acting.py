@@ -15,6 +15,7 @@ from dreamer_jax.agent.policy import compile_policy, initial_carry
 from dreamer_jax.agent.types import ActingParams, PolicyCarry
 from dreamer_jax.core.config import Config
 from dreamer_jax.envs import Step
+from dreamer_jax.play.rollout import draw_actions
 from dreamer_jax.runs.in_flight import InFlight
 
 
@@ -48,14 +49,9 @@ class Acting:
 
     def act_at_random(self, counter: int) -> np.ndarray:
         """Actions f32[N, E, A] in the place of the policy's: uniform in [-1, 1], or a random choice."""
-        envs, actions = self.prev_action.shape[1], []
-        for seed in self._seeds:
-            rng = np.random.default_rng([seed, counter])
-            if self._spec.discrete:
-                actions.append(np.eye(self._spec.size)[rng.integers(self._spec.size, size=envs)])
-            else:
-                actions.append(rng.uniform(-1, 1, (envs, self._spec.size)))
-        chosen = np.asarray(actions, np.float32)
+        count = self.prev_action.shape[1]
+        rngs = [np.random.default_rng([seed, counter]) for seed in self._seeds]
+        chosen = np.stack([draw_actions(self._spec, rng, count) for rng in rngs])
         self.carry = replace(self.carry, prev_action=jnp.asarray(chosen, self.carry.prev_action.dtype))
         return chosen
 
