@@ -5,6 +5,7 @@ tests start, and compiled once for all of them. `XLA_FLAGS= python -m pytest` co
 """
 
 import atexit
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -27,6 +28,8 @@ import helpers
 import jax
 import pytest
 from counting import tiny_config
+
+from dreamer_jax.core import extensions
 
 
 def _once(compile_: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,7 +54,8 @@ def _quick_programs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         if helpers.WITHOUT_EMITTERS:
-            patch.setattr("dreamer_jax.agent.train_step.compiler_options", lambda layout, once=False: helpers.WITHOUT_EMITTERS)
+            for module in ("agent.train_step", "play.dreams"):
+                patch.setattr(f"dreamer_jax.{module}.compiler_options", lambda layout, once=False: helpers.WITHOUT_EMITTERS)
             jax.block_until_ready(jax.numpy.zeros(()))  # XLA has read its flags: from here on they are for scripts alone
             patch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false")
         patch.setattr("dreamer_jax.training.learner.compile_train_step", _once(compile_train_step))
@@ -69,3 +73,36 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("finished")
     changes = {"train__frames": 200, "eval__every": 80, "train__tensorboard": True, "eval__video": True}
     return start.train(tiny_config(runs, **changes))
+
+
+@pytest.fixture(autouse=True)
+def _doors_are_closed_again() -> Iterator[None]:
+    """What a test imports or registers from outside is forgotten after it."""
+    before = {name: dict(door._classes) for name, door in extensions.DOORS.items()}
+    imported = list(extensions._imported)
+    yield
+    for name, door in extensions.DOORS.items():
+        for outside in door.outside_names():
+            del door._classes[outside]
+        door._classes.update(before[name])
+    extensions._imported[:] = imported
+
+
+@pytest.fixture
+def without_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates that only count themselves, and evaluations that are not played: for the accounting around them."""
+
+    def count(nets: Any, config: Any, seeds: int) -> Callable[..., Any]:
+        metrics = {"loss/total": jax.numpy.zeros(seeds), "refused": jax.numpy.zeros(seeds)}
+        return lambda state, batch: (dataclasses.replace(state, step=state.step + 1), metrics, None)
+
+    result = dict.fromkeys(("return_mean", "return_std", "return_min", "return_max", "length_mean"), 0.0) | {"episodes": 1}
+    monkeypatch.setattr("dreamer_jax.training.learner.compile_train_step", count)
+    monkeypatch.setattr("dreamer_jax.training.seed_run.evaluate", lambda policy, env, episodes, seed, first_seed: dict(result))
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """said(): the lines that the library has logged so far, as a command prints them."""
+    caplog.set_level("INFO", "dreamer_jax")
+    return lambda: "".join(f"{record.getMessage()}\n" for record in caplog.records)

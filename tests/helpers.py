@@ -1,9 +1,11 @@
 """A tiny agent and random batches for the property tests."""
 
 import os
+from collections.abc import Callable
 from functools import cache, partial
 from importlib.metadata import version
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,13 +86,22 @@ V2 = CONFIG.model_copy(
 @cache
 def tiny_networks(discrete: bool = True, dtype=jnp.float32) -> Networks:
     """Networks of `MODEL` for `OBS_SPECS`: three discrete actions, or two continuous ones."""
-    return build_networks(MODEL, OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), dtype, CPU)
+    return build_networks(CONFIG, OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), dtype, CPU)
 
 
 @cache
 def tiny_params(discrete: bool = True) -> tuple[Params, Params, Params]:
     """World model, actor and critic of `tiny_networks`, all random: unlike a fresh agent's, no array is zero or one."""
     return random_params(tiny_networks(discrete))
+
+
+class Fixed(nn.Module):
+    """A module without parameters."""
+
+    function: Callable
+
+    def __call__(self, *inputs):
+        return self.function(*inputs)
 
 
 def random_params(nets: Networks) -> tuple[Params, Params, Params]:

@@ -11,9 +11,11 @@ from dreamer_jax.agent import distributions, rssm
 from dreamer_jax.agent.heads import outcomes, policy_distribution, sample_action
 from dreamer_jax.agent.layout import map_steps, mean_over_steps
 from dreamer_jax.agent.networks import Networks, apply
+from dreamer_jax.agent.parts import PartStates, call_for_pair
 from dreamer_jax.agent.returns import estimate_value, lambda_return, update_return_norm
 from dreamer_jax.agent.types import LatentState, Metrics, Params, ReturnNorm, Trajectory
 from dreamer_jax.core.algorithm import BehaviorConfig
+from dreamer_jax.core.errors import ConfigError
 
 stop = jax.lax.stop_gradient
 
@@ -222,6 +224,37 @@ def predict(
         start = jnp.where(is_terminal, 0.0, config.discount)
         predictions = predictions._replace(continue_=predictions.continue_.at[0].set(start))
     return predictions
+
+
+def add_bonuses(
+    nets: Networks, params: dict[str, Params], parts: PartStates, trajectory: Trajectory, predictions: Predictions
+) -> tuple[Predictions, PartStates, Metrics]:
+    """Adds the exploration bonuses, weighted, to the predicted rewards.
+
+    Args:
+      params: the world model's, which get no gradient.
+      parts: the states of all parts.
+
+    Returns:
+      the predictions, the states of the parts after it, and {"bonus/<name>": f32[], the mean before weighting}.
+    """
+    if not nets.bonuses:
+        return predictions, parts, {}
+    reward, metrics, parts = predictions.reward, {}, dict(parts)
+    features = jnp.concatenate([trajectory.features, rssm.features(trajectory.last)[None]])  # [H+1, N, F]
+    for bonus in nets.bonuses:
+        state = parts.get(bonus.name, {})
+        own, state = call_for_pair(bonus, "reward", nets, stop(params), state, features, trajectory.action)
+        if own.shape != reward.shape:
+            raise ConfigError(
+                f"{bonus.name}.reward returned rewards of shape {list(own.shape)}; {list(reward.shape)}, one for each imagined "
+                "state, was expected"
+            )
+        reward += bonus.weight * own
+        metrics[f"bonus/{bonus.name}"] = stop(own[1:].mean())
+        if bonus.name in parts:
+            parts[bonus.name] = stop(state)
+    return predictions._replace(reward=reward), parts, metrics
 
 
 def actor_critic_losses(

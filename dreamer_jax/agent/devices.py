@@ -1,5 +1,6 @@
 """Which device computes, in which precision, and where its compiled programs are kept."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -14,23 +15,34 @@ from dreamer_jax.agent.layout import Layout
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
 
+Device = Any  # a jax.Device, which type checkers take for a variable
 INSTALL = {"gpu": 'pip install -e ".[cuda12]" (or cuda13)', "tpu": 'pip install -e ".[tpu]"'}
 
 
-def select_device(name: str) -> Any:
-    """Makes "cpu", "gpu" or "tpu" the default device; "auto" takes the fastest that JAX finds.
+def select_device(name: str) -> Device:
+    """The first "cpu", "gpu" or "tpu"; "auto" takes the fastest that JAX finds. Changes nothing: see `on_device`.
 
     Raises:
       ConfigError: JAX finds no such device; the message carries the install line.
     """
     try:
-        device = jax.devices()[0] if name == "auto" else jax.devices(name)[0]
+        return jax.devices()[0] if name == "auto" else jax.devices(name)[0]
     except RuntimeError:
         found = ", ".join(sorted({device.platform for device in jax.devices()}))
         hint = f" Install it with: {INSTALL[name]}" if name in INSTALL else ""
         raise ConfigError(f"--device {name}: JAX finds no such device here (it finds {found}).{hint}") from None
-    jax.config.update("jax_default_device", device)
-    return device
+
+
+def on_device(name: str) -> contextlib.AbstractContextManager[None]:
+    """Makes a device the default one of this thread, as long as the block lasts.
+
+        with on_device(config.device):
+            ...
+
+    Raises:
+      ConfigError: as `select_device`.
+    """
+    return jax.default_device(select_device(name))
 
 
 def resolve_precision(config: Config) -> Config:

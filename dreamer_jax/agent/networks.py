@@ -1,7 +1,5 @@
-"""The networks of an agent: encoder, RSSM, decoder and heads. Parameters and layers only: no scans, no losses."""
+"""The networks of an agent: encoder, RSSM and heads. Parameters and layers only: no scans, no losses."""
 
-import itertools
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -10,27 +8,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dreamer_jax.agent.convolutions import (
-    DECODER_BLOCKS,
-    IMAGE_FACTOR,
-    ImageDecoder,
-    ImageEncoder,
-    StridedImageDecoder,
-    StridedImageEncoder,
-)
+from dreamer_jax.agent.convolutions import IMAGE_FACTOR, ImageEncoder, StridedImageEncoder
 from dreamer_jax.agent.cores import CORES
 from dreamer_jax.agent.distributions import symlog
 from dreamer_jax.agent.latents import Latent, make_latent
-from dreamer_jax.agent.layers import MLP, Dtype, Linear, Style, flatten_stoch, kernel_init
+from dreamer_jax.agent.layers import MLP, Dtype, Linear, Style, flatten_stoch
 from dreamer_jax.agent.layout import Layout
+from dreamer_jax.agent.parts import ExplorationBonus, Part, Plan, Representation, Specs
 from dreamer_jax.agent.types import Params
 from dreamer_jax.core.algorithm import ModelConfig
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
-from dreamer_jax.core.spaces import ActionSpec, ObsSpec, ObsSpecs
-
-Specs = tuple[tuple[str, ObsSpec], ...]  # (key, what it holds), sorted
-
-PROTOTYPE_SIZE = 32
+from dreamer_jax.core.extensions import DOORS
+from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
 
 
 class RSSM(nn.Module):
@@ -86,13 +76,14 @@ class Encoder(nn.Module):
     """Observations {name: [.., *shape]} -> tokens [.., E].
 
     Vectors (through symlog where the model uses it) and indices (one-hot) together go through an MLP, images through a CNN for
-    each size.
+    each size, and each observation of an imported kind through a module of its own, {key: module}.
     """
 
     specs: Specs
     config: ModelConfig
     style: Style
     image_style: Style
+    own: tuple[tuple[str, nn.Module], ...] = ()
 
     @nn.compact
     def __call__(self, obs: dict[str, jax.Array]) -> jax.Array:
@@ -110,42 +101,9 @@ class Encoder(nn.Module):
         for (height, width), names in image_groups(self.specs).items():
             images = jnp.concatenate([obs[name] for name in names], -1)
             tokens.append(layer(c.depth, self.image_style, name=f"cnn_{height}x{width}")(images))
+        for name, module in self.own:
+            tokens.append(module.clone(parent=self, name=name)(obs[name]))
         return jnp.concatenate(tokens, -1)
-
-
-class Decoder(nn.Module):
-    """deter [.., D], stoch of the same state -> {name: prediction}: vectors (in symlog space where the model uses it) and
-    images [.., *shape], index logits.
-
-    The input order of the MLP is stoch, deter: the opposite of the heads' (as in the author's code).
-    """
-
-    specs: Specs
-    config: ModelConfig
-    style: Style
-    image_style: Style
-
-    @nn.compact
-    def __call__(self, deter: jax.Array, stoch: jax.Array) -> dict[str, jax.Array]:
-        c, dtype, predictions = self.config, self.style.dtype, {}
-        flat = {name: spec for name, spec in self.specs if spec.kind != "image"}
-        if flat:
-            x = jnp.concatenate([flatten_stoch(deter, stoch).astype(dtype), deter.astype(dtype)], -1)
-            x = MLP(c.decoder_layers, c.units, self.style, name="mlp")(x)
-            for name, spec in flat.items():
-                size = spec.classes if spec.kind == "discrete" else math.prod(spec.shape)
-                shape = (size,) if spec.kind == "discrete" else spec.shape
-                predictions[name] = Linear(size, dtype=dtype, name=name)(x).reshape((*x.shape[:-1], *shape))
-        channels = {name: spec.shape[-1] for name, spec in self.specs if spec.kind == "image"}
-        for (height, width), names in image_groups(self.specs).items():
-            name, total = f"cnn_{height}x{width}", sum(channels[name] for name in names)
-            if c.cnn == "strided":
-                layer = StridedImageDecoder(total, c.depth, self.image_style, name=name)
-            else:
-                layer = ImageDecoder((height, width, total), c.depth, c.units, self.image_style, name=name)
-            ends = list(itertools.accumulate(channels[name] for name in names))[:-1]
-            predictions |= dict(zip(names, jnp.split(layer(deter, stoch), ends, -1), strict=True))
-        return predictions
 
 
 class Head(nn.Module):
@@ -163,52 +121,21 @@ class Head(nn.Module):
         return {name: Linear(size, self.scale, self.style.dtype, name=name)(x) for name, size in self.outputs}
 
 
-class Projection(nn.Module):
-    """Features [.., F] -> [.., E], as many numbers as the embedding [.., E] has; no bias."""
-
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, features: jax.Array, embed: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", kernel_init(), (features.shape[-1], embed.shape[-1]))
-        return features.astype(self.dtype) @ kernel.astype(self.dtype)
-
-
-class Prototypes(nn.Module):
-    """K prototypes of P numbers, and linear projections of embeddings and features to as many."""
-
-    count: int
-    dtype: Dtype = jnp.float32
-
-    def setup(self) -> None:
-        self.table = self.param("table", nn.initializers.normal(1.0), (self.count, PROTOTYPE_SIZE))
-        self.observed = Linear(PROTOTYPE_SIZE, dtype=self.dtype)
-        self.predicted = Linear(PROTOTYPE_SIZE, dtype=self.dtype)
-
-    def __call__(self, embed: jax.Array, features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Embedding [.., E], features [.., F] -> projections [.., P] of both, and the prototypes [K, P]."""
-        return self.observed(embed), self.predicted(features), self.table
-
-    def project_embed(self, embed: jax.Array) -> jax.Array:
-        """[.., E] -> [.., P]"""
-        return self.observed(embed)
-
-
 @dataclass(frozen=True)
 class Networks:
     """Every module of an agent, and how its programs are laid out. Built once; holds no parameters.
 
-    `obs_specs` has the keys that the encoder or the decoder uses: what the replay has to hold. `continue_` is None where the
-    discount is constant, `decoder`, `projection` and `prototypes` where the representation does without, `actor` and `critic`
-    where a planner acts. `layout` is that of the device on which the programs will run; the modules have it too.
+    `obs_specs` has the keys that the encoder or a part uses: what the replay has to hold. `continue_` is None where the
+    discount is constant, `actor` and `critic` where a planner acts. `terms` and `bonuses` are what imported modules add.
+    `layout` is that of the device on which the programs will run; the modules have it too.
     """
 
     encoder: Encoder
     rssm: RSSM
     latent: Latent
-    decoder: Decoder | None
-    projection: Projection | None
-    prototypes: Prototypes | None
+    representation: Representation
+    terms: tuple[Part, ...]
+    bonuses: tuple[ExplorationBonus, ...]
     reward: Head
     continue_: Head | None
     actor: Head | None
@@ -218,8 +145,13 @@ class Networks:
     dtype: Dtype
     layout: Layout
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Representation, loss terms and bonuses, in this order."""
+        return (self.representation, *self.terms, *self.bonuses)
 
-def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: ActionSpec, dtype: Dtype, layout: Layout) -> Networks:
+
+def build_networks(config: Config, obs_specs: ObsSpecs, action_spec: ActionSpec, dtype: Dtype, layout: Layout) -> Networks:
     """Builds the modules for an environment's spaces; keys are used in sorted order.
 
     Args:
@@ -227,41 +159,60 @@ def build_networks(config: ModelConfig, obs_specs: ObsSpecs, action_spec: Action
       layout: that of the device on which the programs will run; see `layout_of`.
 
     Raises:
-      ConfigError: `encoder_keys` or `decoder_keys` takes no key, an image does not fit the layers, or images are decoded from a
-        `deter` that is no multiple of 8.
+      ConfigError: `encoder_keys` or `decoder_keys` takes no key, an image does not fit the layers, images are decoded from a
+        `deter` that is no multiple of 8, or the configuration names an extension that is not registered.
     """
-    encoded = _select(config, obs_specs, config.encoder_keys, "encoder")
-    reconstructs = config.representation == "reconstruction"
-    decoded = _select(config, obs_specs, config.decoder_keys, "decoder") if reconstructs else ()
-    if config.cnn == "pooled" and image_groups(decoded) and config.deter % DECODER_BLOCKS:
-        raise ConfigError(f"model.deter={config.deter} is not a multiple of {DECODER_BLOCKS}, which decoding images needs")
-    style = Style(config.norm, config.activation, dtype, layout)
-    image_style = Style(config.norm, config.cnn_activation, dtype, layout)
+    c = config.model
+    encoded = select_keys(c, obs_specs, c.encoder_keys, "encoder")
+    style = Style(c.norm, c.activation, dtype, layout)
+    image_style = Style(c.norm, c.cnn_activation, dtype, layout)
+    kinds = {name: _extension("observation", name, config) for name in config.env.kinds}
+    plan = Plan(config, obs_specs, action_spec, style, image_style, kinds)
+    representation = _extension("representation", c.representation, config, plan)
+    terms = tuple(_extension("loss", name, config, plan) for name in config.loss.terms)
+    bonuses = tuple(_extension("bonus", name, config, plan) for name in config.behavior.bonuses)
+    if bonuses and not c.actor_critic:
+        raise ConfigError(
+            f"behavior.bonuses={','.join(config.behavior.bonuses)} are for an actor, and model.actor_critic is false: a "
+            "planner acts on predicted rewards alone. Set model.actor_critic to true, or leave them out"
+        )
     # Two-hot heads begin at zero; the author's other heads do not.
-    scalar, scale = ((("logits", config.bins),), 0.0) if config.scalar_heads == "two_hot" else ((("mean", 1),), 1.0)
+    scalar, scale = ((("logits", c.bins),), 0.0) if c.scalar_heads == "two_hot" else ((("mean", 1),), 1.0)
     size = action_spec.size
     policy = (("logits", size),) if action_spec.discrete else (("mean", size), ("std", size))
-    latent = make_latent(config)
+    latent = make_latent(c)
+    used = [encoded, *(part.specs for part in (representation, *terms, *bonuses))]
+    own = tuple((name, kinds[spec.kind].encoder(spec, style)) for name, spec in encoded if spec.kind in kinds)
     return Networks(
-        encoder=Encoder(encoded, config, style, image_style),
-        rssm=RSSM(config, latent.outputs, style),
+        encoder=Encoder(encoded, c, style, image_style, own),
+        rssm=RSSM(c, latent.outputs, style),
         latent=latent,
-        decoder=Decoder(decoded, config, style, image_style) if reconstructs else None,
-        projection=Projection(dtype) if config.representation in ("contrastive", "redundancy") else None,
-        prototypes=Prototypes(config.prototypes, dtype) if config.representation == "prototypes" else None,
-        reward=Head(scalar, config.reward_layers, config.units, scale, style),
-        continue_=Head((("logit", 1),), config.continue_layers, config.units, 1.0, style) if config.continue_head else None,
-        actor=Head(policy, config.actor_layers, config.units, config.actor_scale, style) if config.actor_critic else None,
-        critic=Head(scalar, config.critic_layers, config.units, scale, style) if config.actor_critic else None,
-        obs_specs=dict(sorted({**dict(encoded), **dict(decoded)}.items())),
+        representation=representation,
+        terms=terms,
+        bonuses=bonuses,
+        reward=Head(scalar, c.reward_layers, c.units, scale, style),
+        continue_=Head((("logit", 1),), c.continue_layers, c.units, 1.0, style) if c.continue_head else None,
+        actor=Head(policy, c.actor_layers, c.units, c.actor_scale, style) if c.actor_critic else None,
+        critic=Head(scalar, c.critic_layers, c.units, scale, style) if c.actor_critic else None,
+        obs_specs=dict(sorted(item for specs in used for item in specs)),
         action_spec=action_spec,
         dtype=dtype,
         layout=layout,
     )
 
 
-def _select(config: ModelConfig, obs_specs: ObsSpecs, pattern: str, part: str) -> Specs:
-    """The keys that a part of the world model works on."""
+def _extension(door: str, name: str, config: Config, *arguments: Any) -> Any:
+    """An object of a registered extension, with its options."""
+    extension = DOORS[door].get(name)
+    return extension(config.options_of(extension), *arguments)
+
+
+def select_keys(config: ModelConfig, obs_specs: ObsSpecs, pattern: str, part: str) -> Specs:
+    """The observations that a part of the world model, "encoder" or "decoder", works on.
+
+    Raises:
+      ConfigError: the pattern takes no key, or an image does not fit the layers.
+    """
     chosen = tuple((name, spec) for name, spec in sorted(obs_specs.items()) if re.fullmatch(pattern, name))
     if obs_specs and not chosen:
         raise ConfigError(f"model.{part}_keys={pattern!r} takes none of the observation keys {', '.join(sorted(obs_specs))}")
@@ -287,9 +238,11 @@ def key_layers(nets: Networks) -> dict[str, tuple[str, str]]:
         spec = dict(specs).get(name)
         if spec is None:
             return "-"
-        return f"cnn {spec.shape[0]}x{spec.shape[1]}" if spec.kind == "image" else "mlp"
+        if spec.kind == "image":
+            return f"cnn {spec.shape[0]}x{spec.shape[1]}"
+        return "mlp" if spec.kind in ("vector", "discrete") else spec.kind
 
-    decoded = nets.decoder.specs if nets.decoder else ()
+    decoded = nets.representation.decoded
     return {name: (layers(nets.encoder.specs, name), layers(decoded, name)) for name in nets.obs_specs}
 
 

@@ -12,11 +12,12 @@ from dreamer_jax.agent.devices import compiler_options
 from dreamer_jax.agent.layout import Layout
 from dreamer_jax.agent.networks import Networks, apply
 from dreamer_jax.agent.optimizer import make_optimizer, squared_norm
-from dreamer_jax.agent.representations.prototypes import before_update, hold_still, slow_copy
+from dreamer_jax.agent.parts import Example, PartStates, call, call_for_pair, loss_of
 from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.types import ActingParams, AgentState, Batch, LatentState, Metrics, Params, ReturnNorm
 from dreamer_jax.agent.world_model import world_model_loss
 from dreamer_jax.core.config import Config
+from dreamer_jax.core.errors import ConfigError
 
 
 def init_params(nets: Networks, key: jax.Array) -> tuple[Params, Params, Params]:
@@ -35,14 +36,16 @@ def init_params(nets: Networks, key: jax.Array) -> tuple[Params, Params, Params]
         "rssm": nets.rssm.init(keys["rssm"], state.deter, state.stoch, action, embed)["params"],
         "reward": nets.reward.init(keys["reward"], features)["params"],
     }
-    if nets.decoder:
-        world_model["decoder"] = nets.decoder.init(keys["decoder"], state.deter, state.stoch)["params"]
-    if nets.projection:
-        world_model["projection"] = nets.projection.init(keys["decoder"], features, embed)["params"]
-    if nets.prototypes:
-        world_model["prototypes"] = nets.prototypes.init(keys["decoder"], embed, features)["params"]
     if nets.continue_:
         world_model["continue"] = nets.continue_.init(keys["continue"], features)["params"]
+    example = Example(obs, action, embed, state, features)
+    for i, part in enumerate(nets.parts):
+        own = call(part, "init_params", jax.random.fold_in(keys["decoder"], i) if i else keys["decoder"], example)
+        if taken := sorted(own.keys() & world_model.keys()):
+            raise ConfigError(
+                f"{part.name}: the world model has parameters named {taken[0]!r} already; name them after the part"
+            )
+        world_model |= own
     actor = nets.actor.init(keys["actor"], features)["params"] if nets.actor else {}
     critic = nets.critic.init(keys["critic"], features)["params"] if nets.critic else {}
     return world_model, actor, critic
@@ -69,7 +72,7 @@ def init_agent(nets: Networks, config: Config, key: jax.Array) -> AgentState:
         return_norm=ReturnNorm(jnp.float32(0), jnp.float32(0)),
         key=run_key,
         step=jnp.int32(0),
-        slow_encoder=slow_copy(world_model) if nets.prototypes else {},
+        parts={part.name: own for part in nets.parts if jax.tree.leaves(own := call(part, "init_state", world_model))},
     )
 
 
@@ -81,23 +84,25 @@ def total_loss(
     return_norm: ReturnNorm,
     key: jax.Array,
     batch: Batch,
-    slow_encoder: Params | None = None,
-) -> tuple[jax.Array, tuple[dict[str, jax.Array], LatentState, ReturnNorm, Metrics]]:
-    """The whole loss, f32[]: every term averaged, then weighted by `config.loss`.
+    parts: PartStates,
+) -> tuple[jax.Array, tuple[dict[str, jax.Array], LatentState, ReturnNorm, PartStates, Metrics]]:
+    """The whole loss, f32[]: every term averaged, then weighted; see `loss_weight`.
 
     Gradient routing: the world-model terms reach the world model alone; "policy" the actor, also where it comes through the
     dynamics; "value" the critic; "replay_value" the critic and, through the posterior states, the world model.
 
     Returns:
-      total, (loss terms, posterior states [B, T] without gradient, return normaliser, metrics).
+      total, (loss terms, posterior states [B, T] without gradient, return normaliser, states of the parts, metrics).
     """
     observe_key, imagine_key = jax.random.split(key)
-    losses, states, metrics = world_model_loss(nets, config, params[0], observe_key, batch, slow_encoder)
+    losses, states, metrics = world_model_loss(nets, config, params[0], observe_key, batch, parts)
     if nets.actor:
-        of_behavior = _behavior_losses(nets, config, params, slow_critic, return_norm, imagine_key, batch, states)
-        losses, return_norm, metrics = losses | of_behavior[0], of_behavior[1], metrics | of_behavior[2]
-    total = sum((loss_weight(config, name) * loss.mean() for name, loss in losses.items()), jnp.float32(0))
-    return total, (losses, jax.lax.stop_gradient(states), return_norm, metrics)
+        of_behavior, return_norm, parts, more = _behavior_losses(
+            nets, config, params, slow_critic, return_norm, imagine_key, batch, states, parts
+        )
+        losses, metrics = losses | of_behavior, metrics | more
+    total = sum((loss_weight(nets, config, name) * loss.mean() for name, loss in losses.items()), jnp.float32(0))
+    return total, (losses, jax.lax.stop_gradient(states), return_norm, parts, metrics)
 
 
 def _behavior_losses(
@@ -109,12 +114,14 @@ def _behavior_losses(
     key: jax.Array,
     batch: Batch,
     states: LatentState,
-) -> tuple[dict[str, jax.Array], ReturnNorm, Metrics]:
+    parts: PartStates,
+) -> tuple[dict[str, jax.Array], ReturnNorm, PartStates, Metrics]:
     """Losses of actor and critic from the posterior states [B, T], on imagined steps and on the replayed ones."""
     world_model, actor, critic = params
     trajectory = behavior.imagine_from_posterior(nets, config.behavior, world_model, actor, key, states)
     starts = batch.is_terminal.reshape(-1)
     predictions = behavior.predict(nets, config.behavior, world_model, critic, slow_critic, trajectory, starts)
+    predictions, parts, bonuses = behavior.add_bonuses(nets, world_model, parts, trajectory, predictions)
     targets, return_norm, metrics = behavior.imagined_targets(predictions, return_norm, config.behavior)
     losses, policy_metrics = behavior.actor_critic_losses(nets, config.behavior, actor, critic, trajectory, targets)
 
@@ -133,13 +140,13 @@ def _behavior_losses(
             bootstrap=of_starts(targets.returns),
             config=config.behavior,
         )
-    return losses, return_norm, metrics | policy_metrics
+    return losses, return_norm, parts, metrics | bonuses | policy_metrics
 
 
-def loss_weight(config: Config, name: str) -> float:
-    """The weight of a loss term: its name in `config.loss`; "decoder/<key>" terms share one, "prototypes/<part>" too."""
-    field = name.split("/")[0]
-    return getattr(config.loss, "continue_" if field == "continue" else field)
+def loss_weight(nets: Networks, config: Config, name: str) -> float:
+    """The weight of a loss term: that of its part, which "decoder/<key>" terms share, or its name in `config.loss`."""
+    part = loss_of(nets.parts, name)
+    return part.weight if part else getattr(config.loss, "continue_" if name == "continue" else name)
 
 
 def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) -> tuple[AgentState, Metrics, LatentState]:
@@ -151,19 +158,16 @@ def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) 
     Returns:
       the new state, metrics {name: f32[]}, among them "refused" (1 or 0), and the posterior states [B, T] for the replay.
     """
-    world_model, slow_encoder = state.world_model, state.slow_encoder
-    if nets.prototypes:
-        model_params, slow_encoder = before_update(world_model.params, slow_encoder)
-        world_model = world_model.replace(params=model_params)
+    world_model, parts = _before_update(nets, state)
     params = (world_model.params, state.actor.params, state.critic.params)
     key = jax.random.fold_in(state.key, state.step)
 
     def objective(params):
-        return total_loss(nets, config, params, state.slow_critic, state.return_norm, key, batch, slow_encoder)
+        return total_loss(nets, config, params, state.slow_critic, state.return_norm, key, batch, parts)
 
-    (total, (losses, states, return_norm, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(params)
-    if nets.prototypes:
-        grads = (hold_still(config.model, grads[0], state.step), *grads[1:])
+    (total, (losses, states, return_norm, parts, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    for part in nets.parts:
+        grads = (call(part, "gradients", grads[0], state.step), *grads[1:])
 
     world_model = world_model.apply_gradients(grads=grads[0])
     actor = state.actor.apply_gradients(grads=grads[1])
@@ -180,8 +184,42 @@ def train_step(nets: Networks, config: Config, state: AgentState, batch: Batch) 
     finite = jnp.isfinite(jnp.stack([total, *norms.values()])).all()  # a norm is finite only if all of its squares are
     metrics |= norms | {"refused": 1 - finite.astype(jnp.float32)}
     old = replace(state, step=state.step + 1)
-    new = AgentState(world_model, actor, critic, slow_critic, return_norm, old.key, old.step, slow_encoder)
+    new = AgentState(world_model, actor, critic, slow_critic, return_norm, old.key, old.step, parts)
     return jax.tree.map(partial(jnp.where, finite), new, old), metrics, states
+
+
+def _before_update(nets: Networks, state: AgentState) -> tuple[TrainState, PartStates]:
+    """World model and states of the parts as an update begins with them."""
+    params, parts = dict(state.world_model.params), dict(state.parts)
+    for part in nets.parts:
+        params, own = call_for_pair(part, "before_update", params, parts.get(part.name, {}), state.step)
+        if part.name in parts:
+            parts[part.name] = own
+    return state.world_model.replace(params=params), parts
+
+
+def check_update(nets: Networks, config: Config) -> None:
+    """Traces an update without computing or compiling it: what is wrong with an imported part is found before training.
+
+    Raises:
+      ConfigError: a part cannot be used.
+    """
+    shape = (config.replay.batch_size, config.replay.batch_length)
+
+    def update(key: jax.Array) -> Metrics:
+        flags = jnp.zeros(shape, bool)
+        batch = Batch(
+            obs={name: jnp.zeros((*shape, *spec.shape), spec.dtype) for name, spec in nets.obs_specs.items()},
+            prev_action=jnp.zeros((*shape, nets.action_spec.size)),
+            reward=jnp.zeros(shape),
+            is_first=flags,
+            is_last=flags,
+            is_terminal=flags,
+            start=rssm.initial_state(nets, shape[:1]),
+        )
+        return train_step(nets, config, init_agent(nets, config, key), batch)[1]
+
+    jax.eval_shape(update, jax.random.key(0))
 
 
 def compile_init(nets: Networks, config: Config):
@@ -204,7 +242,7 @@ def count_params(nets: Networks) -> dict[str, int]:
     """Trainable parameters by module, counted without allocating any."""
     world_model, actor, critic = jax.eval_shape(lambda: init_params(nets, jax.random.key(0)))
     trees = {**world_model, "actor": actor, "critic": critic}
-    return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in trees.items() if tree}
+    return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in trees.items() if jax.tree.leaves(tree)}
 
 
 def _norm(tree: Params, layout: Layout) -> jax.Array:

@@ -95,7 +95,7 @@ class AgentState:
     return_norm: ReturnNorm
     key: jax.Array  # the run's typed key; an update uses fold_in(key, step)
     step: jax.Array  # i32[], updates done
-    slow_encoder: Params = struct.field(default_factory=dict)  # of the prototypes; empty without
+    parts: dict[str, Any] = struct.field(default_factory=dict)  # {name of a part: its own state}, of those that have one
 
 
 @struct.dataclass

@@ -1,4 +1,4 @@
-"""The world model's loss: representation, reward, continue and the two KL terms (V3 eq. 4 and 5, and before)."""
+"""The world model's loss: its parts, reward, continue and the two KL terms (V3 eq. 4 and 5, and before)."""
 
 import chex
 import jax
@@ -6,20 +6,20 @@ import jax.numpy as jnp
 
 from dreamer_jax.agent import distributions, rssm
 from dreamer_jax.agent.networks import Networks, apply
-from dreamer_jax.agent.representations import representation_losses
+from dreamer_jax.agent.parts import PartStates, Seen, part_losses
 from dreamer_jax.agent.types import Batch, LatentState, Metrics, Params
 from dreamer_jax.core.algorithm import LossConfig
 from dreamer_jax.core.config import Config
 
 
 def world_model_loss(
-    nets: Networks, config: Config, params: Params, key: jax.Array, batch: Batch, slow_encoder: Params | None = None
+    nets: Networks, config: Config, params: Params, key: jax.Array, batch: Batch, states_of_parts: PartStates
 ) -> tuple[dict[str, jax.Array], LatentState, Metrics]:
-    """Loss terms of a batch before weighting and averaging; `slow_encoder` is that of the prototypes.
+    """Loss terms of a batch before weighting and averaging.
 
     Returns:
-      {name: f32[B, T]} with names "reward", "continue", "dyn", "rep" (f32[] where the mean is clipped) and those of
-      `representation_losses`; posterior states [B, T] with their gradient; metrics.
+      {name: f32[B, T]} with names "reward", "continue", "dyn", "rep" (f32[] where the mean is clipped) and those of the parts;
+      posterior states [B, T] with their gradient; metrics.
     """
     chex.assert_equal_shape([batch.reward, batch.is_first, batch.is_last, batch.is_terminal])
     chex.assert_equal_shape_prefix([batch.reward, batch.prev_action], 2)
@@ -29,8 +29,8 @@ def world_model_loss(
     _, states, posterior, prior = rssm.observe(nets, params, key, batch.start, prev_action, embed, batch.is_first)
 
     features = rssm.features(states)
-    view_key = jax.random.fold_in(key, 1)
-    losses = representation_losses(nets, config.model, params, slow_encoder, view_key, batch, embed, states)
+    seen = Seen(batch, embed, states, posterior, prior)
+    losses = part_losses(nets.parts, nets, params, states_of_parts, key, seen)
     reward = jnp.tanh(batch.reward) if config.behavior.reward == "tanh" else batch.reward
     losses["reward"] = distributions.scalar_loss(apply(nets.reward, params["reward"], features), reward)
     if nets.continue_:

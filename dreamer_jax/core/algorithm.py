@@ -4,12 +4,11 @@ Every axis in which PlaNet, V1, V2 and V3 differ is one value here; `configs/*.y
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from dreamer_jax.core.section import Section, none_from_text
+from dreamer_jax.core.section import Names, Section, none_from_text
 from dreamer_jax.core.text import brief, shown
 
 # V3's model sizes, in the order of WIDTHS.
@@ -71,8 +70,10 @@ class ModelConfig(Section):
     critic_layers: int = Field(default=3, ge=1, description="hidden layers of the critic [count]")
     bins: int = Field(default=255, ge=3, description="bins of the symexp two-hot heads [count]")
     unimix: float = Field(default=0.01, ge=0, lt=1, description="uniform share mixed into the latents [fraction]")
-    representation: Literal["reconstruction", "contrastive", "redundancy", "prototypes", "reward_only"] = Field(
-        default="reconstruction", description="what shapes the latent; all but reconstruction do without a decoder [choice]"
+    representation: str = Field(
+        default="reconstruction",
+        description="what shapes the latent: reconstruction, contrastive, redundancy, prototypes, reward_only or an imported "
+        "one; all built-in ones but reconstruction do without a decoder [name]",
     )
     prototypes: int = Field(default=2500, ge=2, description="prototypes that latents are assigned to [count]")
     prototype_freeze: int = Field(default=10_000, ge=0, description="updates before the prototypes move [updates]")
@@ -127,9 +128,7 @@ class LossConfig(Section):
     redundancy: float = Field(default=0.05, ge=0, description="weight of the redundancy-reducing representation")
     prototypes: float = Field(default=1.0, ge=0, description="weight of the prototypes' losses")
     reward: float = Field(default=1.0, ge=0, description="weight of the reward head")
-    continue_: Annotated[float, tyro.conf.arg(name="continue")] = Field(
-        default=1.0, ge=0, alias="continue", description="weight of the continue head"
-    )
+    continue_: float = Field(default=1.0, ge=0, alias="continue", description="weight of the continue head")
     dyn: float = Field(default=1.0, ge=0, description="weight of KL(sg posterior || prior)")
     rep: float = Field(default=0.1, ge=0, description="weight of KL(posterior || sg prior)")
     policy: float = Field(default=1.0, ge=0, description="weight of the actor loss")
@@ -139,6 +138,8 @@ class LossConfig(Section):
     free_nats_of: Literal["step", "mean"] = Field(
         default="step", description="what is held against free_nats: the KL of each step (V3), or their mean (V1, V2) [choice]"
     )
+
+    terms: Names = Field(default=(), description="imported loss terms; their weights are extensions.NAME.weight [names]")
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
@@ -203,6 +204,10 @@ class BehaviorConfig(Section):
     norm_low: float = Field(default=5.0, ge=0, le=100, description="lower percentile of the return range [percent]")
     norm_high: float = Field(default=95.0, ge=0, le=100, description="upper percentile of the return range [percent]")
     norm_limit: float = Field(default=1.0, gt=0, description="smallest divisor of the advantage [return]")
+    bonuses: Names = Field(
+        default=(),
+        description="imported exploration bonuses, added to imagined rewards; weights: extensions.NAME.weight [names]",
+    )
     planner: PlannerConfig = Field(default_factory=PlannerConfig)
 
     @model_validator(mode="after")

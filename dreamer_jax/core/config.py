@@ -6,10 +6,11 @@ algorithm's sections are in `algorithm.py`; presets, files and the command line 
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from dreamer_jax.core.algorithm import BehaviorConfig, LossConfig, ModelConfig, OptimizerConfig
-from dreamer_jax.core.section import Section, none_from_text
+from dreamer_jax.core.extensions import DOORS, Extension, options_classes
+from dreamer_jax.core.section import AnyOptions, Names, Section, none_from_text, typed
 from dreamer_jax.core.text import shown
 
 DEFAULT_PRESET = "cartpole"
@@ -36,11 +37,24 @@ class EnvConfig(Section):
     restarts: int = Field(
         default=10, ge=0, description="processes that may die or hang before the run ends with an error [count]"
     )
+    kinds: Names = Field(
+        default=(), description="imported kinds of observation, asked in this order before the built-in ones [names]"
+    )
+    options: SerializeAsAny[Section] = Field(
+        default_factory=Section, validate_default=True, description="options of an imported family of environments [section]"
+    )
 
     @field_validator("camera", mode="before")
     @classmethod
     def _none_can_be_typed(cls, value: Any) -> Any:
         return none_from_text(value)
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _options_are_the_familys(cls, values: Any, info: ValidationInfo) -> Any:
+        """Makes the options those of the task's family; of one that is not imported they stay as they are."""
+        family = DOORS["family"].from_outside(info.data.get("task", "").partition(":")[0])
+        return typed(family.Options if family else AnyOptions, values)
 
     @model_validator(mode="after")
     def _options_fit_the_task(self) -> "EnvConfig":
@@ -81,11 +95,29 @@ class TrainConfig(Section):
     log_every: int = Field(default=250, ge=1, description="distance of metrics rows [simulator steps]")
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="longest time between checkpoints [minutes]")
     keep_checkpoints: int = Field(default=2, ge=2, description="newest checkpoints kept beside the best [count]")
+    minutes: float | None = Field(
+        default=None, gt=0, description="longest time of the run, earlier parts included; none: no limit [minutes]"
+    )
+    target_return: float | None = Field(
+        default=None, description="mean of the last 10 training episodes that ends the run; none: no such end [return]"
+    )
+    init_from: str | None = Field(
+        default=None, description="RUN or RUN:checkpoint whose agent the new run starts from; none: from scratch [path]"
+    )
+    init_parts: Literal["all", "world_model"] = Field(
+        default="all", description="what of the agent of train.init_from is taken [choice]"
+    )
     refused_limit: int = Field(
         default=10, ge=0, description="updates that are not finite, and so left out, before a run stops [updates]"
     )
     tensorboard: bool = Field(default=True, description="write TensorBoard events [true/false]")
     wandb: bool = Field(default=False, description="log to Weights & Biases; needs `pip install wandb` [true/false]")
+    callbacks: Names = Field(default=(), description="imported callbacks beside the built-in ones, in this order [names]")
+
+    @field_validator("minutes", "target_return", "init_from", mode="before")
+    @classmethod
+    def _none_can_be_typed(cls, value: Any) -> Any:
+        return none_from_text(value)
 
 
 class EvalConfig(Section):
@@ -95,11 +127,19 @@ class EvalConfig(Section):
     episodes: int = Field(default=10, ge=1, description="episodes of an evaluation on the way [episodes]")
     final_episodes: int = Field(default=100, ge=1, description="episodes of the evaluation at the end [episodes]")
     video: bool = Field(default=True, description="write a video of one episode of the last agent [true/false]")
+    dreams: bool = Field(
+        default=True, description="with each evaluation show what the agent imagines beside what happened [true/false]"
+    )
 
 
 class Config(Section):
-    """A whole run."""
+    """A whole run.
 
+    `extensions` has a section for each imported extension that is chosen somewhere, of its own type. Sections of what is not
+    imported stay as they were read: a report reads a run without importing anything.
+    """
+
+    imports: Names = Field(default=(), description="modules that register what else the configuration names [names]")
     preset: str = Field(
         default=DEFAULT_PRESET, pattern=_PRINTABLE, description="name of the preset this configuration started from"
     )
@@ -117,6 +157,23 @@ class Config(Section):
     replay: ReplayConfig = Field(default_factory=ReplayConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
+    extensions: dict[str, SerializeAsAny[Section]] = Field(default_factory=dict, description="options of extensions")
+
+    @field_validator("extensions", mode="before")
+    @classmethod
+    def _sections_are_typed(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        known = options_classes()
+        return {name: typed(known.get(name, AnyOptions), options, name) for name, options in values.items()}
+
+    @model_validator(mode="after")
+    def _what_is_chosen_has_a_section(self) -> "Config":
+        known = options_classes()
+        defaults = {name: known[name]() for name in self.chosen() if name in known and known[name].model_fields}
+        # A frozen model: nothing else is changed after its validation.
+        object.__setattr__(self, "extensions", dict(sorted({**defaults, **self.extensions}.items())))
+        return self
 
     @model_validator(mode="after")
     def _replay_holds_a_batch(self) -> "Config":
@@ -136,3 +193,11 @@ class Config(Section):
                 f"{available} start positions. Raise replay.capacity, or lower replay.min_items"
             )
         return self
+
+    def chosen(self) -> list[str]:
+        """The names of the extensions that this run uses, families of environments apart."""
+        return [self.model.representation, *self.loss.terms, *self.behavior.bonuses, *self.env.kinds, *self.train.callbacks]
+
+    def options_of(self, extension: type[Extension]) -> Any:
+        """The options of a registered extension, an object of its `Options`."""
+        return typed(extension.Options, self.extensions.get(extension.name, {}))

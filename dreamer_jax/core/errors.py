@@ -10,6 +10,7 @@
           DamagedError    one that cannot be read, where an older one may be whole
       StorageError        a disk that is full, failing or read-only
       DivergedError       updates that are not finite any more
+      CallbackError       a callback that raised an error
 
 Errors of bad input are ValueErrors too.
 """
@@ -17,6 +18,7 @@ Errors of bad input are ValueErrors too.
 from pathlib import Path
 
 UNUSABLE_CHECKPOINT = 3  # exit status of a command that ends with a CheckpointError
+STOPPED = 75  # exit status of a training that SIGTERM or SIGUSR1 has stopped (EX_TEMPFAIL): a scheduler may resume it
 
 
 class DreamerError(Exception):
@@ -57,6 +59,10 @@ class DamagedError(CheckpointError):
 
 class StorageError(DreamerError):
     """Files cannot be written: the disk is full, failing, gone or read-only."""
+
+
+class CallbackError(DreamerError):
+    """A callback raised an error: the run has ended with a checkpoint."""
 
 
 class DivergedError(DreamerError):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import platform
 import secrets
@@ -16,6 +17,7 @@ import numpy as np
 from dreamer_jax.core.errors import RunError, StorageError
 from dreamer_jax.core.text import brief, shown
 
+logger = logging.getLogger(__name__)
 # What the system says of a disk that is full, failing, gone or read-only. Its other errors are not the disk's.
 UNWRITABLE = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EIO", "ENOENT", "ESTALE")}
 HALF = ".tmp"  # how the name of a file ends that is not written whole
@@ -113,7 +115,7 @@ def locked(path: Path) -> Iterator[int]:
     """Holds the lock of the file `path` for this process, however it ends -> its descriptor, which a child may inherit.
 
     The lock belongs to the open file, not to its being there; it says who has it. Where a file system has no locks, none is
-    held, which is printed.
+    held, which is logged.
 
     Raises:
       RunError: another process has it; the message says which.
@@ -131,8 +133,8 @@ def locked(path: Path) -> Iterator[int]:
             holder = file.read().strip() or "another process"
             raise RunError(f"{path.parent} is in use by {holder}; wait until it ends, or stop it") from None
         except OSError as error:
-            print(
-                f"{path.parent} cannot be locked ({error.strerror}): see to it that one process alone works there", flush=True
+            logger.warning(
+                "%s cannot be locked (%s): see to it that one process alone works there", path.parent, error.strerror
             )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")

@@ -1,12 +1,13 @@
-"""The names of all options, and the command line that sets them. Imports no JAX."""
+"""The names of all options. Imports no JAX."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from pydantic import BaseModel
 
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.extensions import DOORS, options_classes
 from dreamer_jax.core.text import did_you_mean
 
 RENAMED = {
@@ -17,35 +18,31 @@ RENAMED = {
 }
 
 
-def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
-    """Reads `--field value` and `--field=value` pairs into dotted overrides.
+def sections(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yields (prefix of dotted names, class) of the configuration and of each section in it.
 
-    Raises:
-      ConfigError: an unknown field, with the nearest name, or a field without a value.
+    Sections of imported extensions are included. Those of several families of environments share a prefix.
     """
-    overrides: dict[str, str] = {}
-    words = iter(arguments)
-    for word in words:
-        if not word.startswith("--"):
-            raise ConfigError(f"unexpected argument {word!r}; options are written --field value")
-        name, equals, value = word[2:].partition("=")
-        check_option(name)
-        if not equals:
-            value = next(words, "--")
-            if value.startswith("--"):
-                raise ConfigError(f"--{name} needs a value: {dict(field_names())[name].description}")
-        overrides[name] = value
-    return overrides
-
-
-def field_names(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (dotted name, pydantic field) of every leaf of the configuration."""
+    yield prefix, section
     for name, field in section.model_fields.items():
         dotted = prefix + (field.alias or name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from field_names(field.annotation, dotted + ".")
-        else:
-            yield dotted, field
+        if dotted == "extensions":
+            for extension, options in options_classes().items():
+                yield from sections(options, f"extensions.{extension}.")
+        elif dotted == "env.options":
+            for family in DOORS["family"].outside_names():
+                yield from sections(DOORS["family"].get(family).Options, "env.options.")
+        elif _is_section(field):
+            yield from sections(field.annotation, dotted + ".")  # pyright: ignore[reportArgumentType]
+
+
+def field_names() -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, pydantic field) of every leaf of the configuration, options of imported extensions included."""
+    for prefix, section in sections():
+        for name, field in section.model_fields.items():
+            dotted = prefix + (field.alias or name)
+            if dotted != "extensions" and not _is_section(field):
+                yield dotted, field
 
 
 def check_option(name: str) -> None:
@@ -54,8 +51,21 @@ def check_option(name: str) -> None:
         raise ConfigError(f"unknown option --{name}{option_hint(name)} `--help` lists all options")
 
 
-def option_hint(name: str) -> str:
-    """ "; did you mean 'env.task'?" for the option that is meant: by its old name, its last part ("task") or its looks."""
-    names = [known for known, _ in field_names()]
+def option_hint(name: str, known: Collection[str] | None = None) -> str:
+    """ "; did you mean 'env.task'?" for the option that is meant: by its old name, its last part ("task") or its looks.
+
+    `known` holds the names that can be meant; without it they are those of the configuration.
+    """
+    first, _, rest = name.partition(".")
+    own = options_classes()
+    if first in own:
+        return f"; did you mean 'extensions.{name}'?"
+    if first == "extensions" and (extension := rest.partition(".")[0]) not in own:
+        return f": no imported module registers {extension!r}; --import MODULE, or imports: [MODULE] in a preset, brings one."
+    names = [field for field, _ in field_names()] if known is None else known
     meant = RENAMED.get(name) or next((full for full in names if full.rpartition(".")[2] == name), None)
-    return f"; did you mean {meant!r}?" if meant else did_you_mean(name, names) or "."
+    return f"; did you mean {meant!r}?" if meant in names else did_you_mean(name, names) or "."
+
+
+def _is_section(field: Any) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)

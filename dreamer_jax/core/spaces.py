@@ -4,11 +4,12 @@ Networks read these to size their layers; the replay reads them to size its stor
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-Kind = Literal["vector", "discrete", "image"]
+from dreamer_jax.core.errors import EnvError
+
+BUILT_IN = {"vector": np.float32, "discrete": np.int32, "image": np.uint8}  # kinds of observation and their dtypes
 
 
 @dataclass(frozen=True)
@@ -16,16 +17,46 @@ class ObsSpec:
     """One observation key, without batch axes.
 
     kind "vector": float32 of any shape of rank <= 2; "discrete": one int32 index below `classes`;
-    "image": uint8 [height, width, channels].
+    "image": uint8 [height, width, channels]. Any other kind is the name of an imported `ObservationNetwork`, which gives
+    `classes` a meaning where it needs one.
+
+        ObsSpec("tokens", (16,), classes=100, storage="int32")
+
+    Args:
+      storage: dtype of an imported kind, as NumPy names it; the built-in kinds have their own.
+
+    Raises:
+      EnvError: a dtype that cannot be kept, or one for a built-in kind.
     """
 
-    kind: Kind
+    kind: str
     shape: tuple[int, ...]
     classes: int = 0
+    storage: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind in BUILT_IN:
+            if self.storage:
+                raise EnvError(
+                    f"storage={self.storage!r} of observations of kind {self.kind!r}, which are {self.dtype}; leave it out"
+                )
+        elif not _can_be_stored(self.storage):
+            raise EnvError(
+                f"storage={self.storage!r} of observations of kind {self.kind!r} is no dtype of numbers that NumPy can save; "
+                "int32, float32 or the like was expected"
+            )
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype({"vector": np.float32, "discrete": np.int32, "image": np.uint8}[self.kind])
+        return np.dtype(BUILT_IN.get(self.kind, self.storage))
+
+
+def _can_be_stored(name: str) -> bool:
+    try:
+        dtype = np.dtype(name)
+    except (TypeError, ValueError):
+        return False
+    return dtype.kind in "biuf" and dtype.isnative and dtype.itemsize <= 8
 
 
 @dataclass(frozen=True)

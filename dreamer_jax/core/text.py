@@ -21,24 +21,29 @@ def brief(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, within: str | None = None) -> str:
     """ "KeyError: 'pole' (my_env.py:42)": what was raised and where, for an error in somebody else's code.
 
     The place matters: the trace itself is lost when the error comes out of another process.
+
+    Args:
+      within: the file whose last line on the way is the place; without it, or where it is not on the way, the innermost one.
     """
     text = " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is the caller's own
+    frames = [frame for frame in frames if not frame.filename.startswith("<")]  # of the import system
+    frames = [frame for frame in frames if frame.filename == within] or frames
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
 
 
-def nearest(name: str, known: Iterable[str], count: int | None = None) -> list[str]:
-    """Known names that are most like `name`, the nearest first: all of them, or up to `count` that are near.
+def nearest(name: str, known: Iterable[str], count: int | None = None, least: float = 0.5) -> list[str]:
+    """Known names that are most like `name`, the nearest first: all of them, or up to `count` whose likeness is `least` of 1.
 
     Upper and lower case count as the same.
     """
     by_lower = {other.lower(): other for other in known}
-    count, cutoff = (len(by_lower), 0.0) if count is None else (count, 0.5)
+    count, cutoff = (len(by_lower), 0.0) if count is None else (count, least)
     return [by_lower[low] for low in difflib.get_close_matches(name.lower(), by_lower, max(1, count), cutoff)]
 
 

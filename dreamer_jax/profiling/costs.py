@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from dreamer_jax.agent.devices import compute_dtype, resolve_precision, select_device
+from dreamer_jax.agent.devices import compute_dtype, on_device, resolve_precision, select_device
 from dreamer_jax.agent.layout import layout_of
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import compile_init, count_params
@@ -55,9 +55,10 @@ def measure_curves(preset: str, overrides: Mapping[str, Any], calls: int, comman
     """
     base = resolve_precision(load_config(preset, overrides))
     device = select_device(base.device)
-    rate = matmul_rate(compute_dtype(base), calls)
+    with on_device(base.device):
+        rate = matmul_rate(compute_dtype(base), calls)
     yield {
-        "command": " ".join(["python", *command]),
+        "command": " ".join(command),
         **describe_environment(str(device.device_kind)),
         "config": base.model_dump(by_alias=True),
         "matmul_flops_per_second": rate,
@@ -70,7 +71,8 @@ def measure_curves(preset: str, overrides: Mapping[str, Any], calls: int, comman
             config = resolve_precision(load_config(preset, {**overrides, **changes}))
             key = f"{config} {seeds}"
             if key not in measured:
-                measured[key] = _measure_point(config, seeds, calls)
+                with on_device(config.device):
+                    measured[key] = _measure_point(config, seeds, calls)
                 measured[key] |= compare_with_matmul(measured[key], rate)
             yield {"axis": axis, "value": value, **measured[key]}
 
@@ -78,7 +80,7 @@ def measure_curves(preset: str, overrides: Mapping[str, Any], calls: int, comman
 def _measure_point(config: Config, seeds: int, calls: int) -> dict[str, Any]:
     """One update of `seeds` agents, fed from one replay of random records."""
     layout = layout_of(select_device(config.device))
-    nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config), layout)
+    nets = build_networks(config, *read_specs(config.env), compute_dtype(config), layout)
     replay = make_replay(nets, config, 2 * config.replay.batch_length + 2, num_envs=1)
     fill(replay, nets, replay.length)
     init = compile_init(nets, config)

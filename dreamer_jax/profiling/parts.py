@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamer_jax.agent import behavior, rssm
-from dreamer_jax.agent.devices import compute_dtype, resolve_precision, select_device
+from dreamer_jax.agent.devices import compute_dtype, on_device, resolve_precision, select_device
 from dreamer_jax.agent.layout import layout_of
 from dreamer_jax.agent.networks import Networks, apply, build_networks
+from dreamer_jax.agent.parts import Seen, part_losses
 from dreamer_jax.agent.policy import compile_policy, initial_carry
-from dreamer_jax.agent.representations import representation_losses
 from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.train_step import compile_init, compile_train_step, train_step
 from dreamer_jax.agent.types import AgentState, Batch
@@ -46,7 +46,7 @@ def report(config: Config, calls: int, updates: int, command: Sequence[str]) -> 
       the measurements so far: all but the whole loop, then all.
     """
     result = {
-        "command": " ".join(["python", *command]),
+        "command": " ".join(command),
         **describe_environment(str(select_device(config.device).device_kind)),
         "config": resolve_precision(config).model_dump(by_alias=True),
         **measure(config, calls),
@@ -65,9 +65,13 @@ def measure(config: Config, calls: int) -> dict[str, Any]:
     Raises:
       ConfigError, EnvError: as `train`.
     """
-    config = resolve_precision(config)
+    with on_device(config.device):
+        return _measure(resolve_precision(config), calls)
+
+
+def _measure(config: Config, calls: int) -> dict[str, Any]:
     device = select_device(config.device)
-    nets = build_networks(config.model, *read_specs(config.env), compute_dtype(config), layout_of(device))
+    nets = build_networks(config, *read_specs(config.env), compute_dtype(config), layout_of(device))
     replay = make_replay(nets, config, least_records(config), config.env.num_envs)
     fill(replay, nets, replay.length)
     state = compile_init(nets, config)(jax.random.key(config.seed))
@@ -119,11 +123,13 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
         prev_action = batch.prev_action.astype(nets.dtype)
         _, states, posterior, prior = rssm.observe(nets, model, key, batch.start, prev_action, embed, batch.is_first)
         dyn, rep = rssm.kl_loss(nets.latent, posterior, prior)
-        return (dyn + rep).mean() + rssm.features(states).astype(jnp.float32).mean(), states
+        seen = Seen(batch, embed, states, posterior, prior)
+        return (dyn + rep).mean() + seen.features.astype(jnp.float32).mean(), seen
 
-    def heads(model, embed, slow_encoder, key, batch, states):
-        features = rssm.features(states)
-        losses = representation_losses(nets, config.model, model, slow_encoder, key, batch, embed, states)
+    def heads(model, states, parts, key, seen):
+        seen = seen.replace(states=states)
+        features = seen.features
+        losses = part_losses(nets.parts, nets, model, parts, key, seen)
         heads = [(nets.reward, "reward"), (nets.continue_, "continue")]
         outputs = [apply(module, model[name], features) for module, name in heads if module]
         return sum(jnp.float32(loss.mean()) for loss in (*losses.values(), *jax.tree.leaves(outputs)))
@@ -140,13 +146,13 @@ def _measure_parts(nets: Networks, config: Config, state: AgentState, batch: Bat
     def optimise(state, grads):
         return [part.apply_gradients(grads=grad) for part, grad in zip((state.world_model, state.actor, state.critic), grads)]
 
-    embed = jax.jit(partial(apply, nets.encoder))(model["encoder"], batch.obs)
-    _, states = jax.jit(observe)(model, key, batch)
+    _, seen = jax.jit(observe)(model, key, batch)
+    states = seen.states
     programs: dict[str, tuple[Callable, tuple]] = {
         "observe scan": (jax.value_and_grad(observe, has_aux=True), (model, key, batch)),
         "representation and heads": (
-            jax.value_and_grad(heads, argnums=(0, 5)),
-            (model, embed, state.slow_encoder, key, batch, states),
+            jax.value_and_grad(heads, argnums=(0, 1)),
+            (model, states, state.parts, key, seen),
         ),
         "optimiser": (optimise, (state, params)),
     }

@@ -61,7 +61,7 @@ def agent(request, _deterministic):
     config = Config(model=model, behavior=BehaviorConfig(imagination_horizon=HORIZON))
     specs = {name: golden.obs_spec(inputs[name]) for name in ("image", "position") if name in inputs}
     action_spec = ActionSpec(discrete=prefix == "disc", size=weights["dyn/dynin2/kernel"].shape[0])
-    nets = build_networks(model, specs, action_spec, jnp.float32, layout)
+    nets = build_networks(config, specs, action_spec, jnp.float32, layout)
 
     params = jax.tree.map(jnp.asarray, golden.to_params(weights))
     actor, critic, slow_critic = (params.pop(name) for name in ("actor", "critic", "slow_critic"))
@@ -89,11 +89,11 @@ def evaluated(agent):
 
     def objective(params):
         key = jax.random.key(0)
-        return total_loss(agent.nets, agent.config, params, agent.slow_critic, agent.norm, key, agent.batch)
+        return total_loss(agent.nets, agent.config, params, agent.slow_critic, agent.norm, key, agent.batch, {})
 
     evaluate = jax.jit(jax.value_and_grad(objective, has_aux=True))
     (total, parts), grads = evaluate(agent.params)
-    losses, states, norm, metrics = parts
+    losses, states, norm, _, metrics = parts
     return SimpleNamespace(total=total, losses=losses, states=states, norm=norm, metrics=metrics, grads=_by_path(*grads))
 
 
@@ -154,7 +154,7 @@ def test_loss_terms(agent, evaluated):
 
 def test_total_loss(agent, evaluated):
     assert_close(evaluated.total, agent.data["total_loss"])
-    weighted = sum(loss_weight(agent.config, name) * loss.mean() for name, loss in evaluated.losses.items())
+    weighted = sum(loss_weight(agent.nets, agent.config, name) * loss.mean() for name, loss in evaluated.losses.items())
     assert_close(weighted, agent.data["total_loss"])
 
 
@@ -216,8 +216,8 @@ def test_three_updates(agent, updated):
 def test_slow_critic_follows_the_updated_critic(agent, monkeypatch):
     """The warm-up keeps the critic of the file almost still, so a simple loss and a high rate show the order."""
 
-    def simple_loss(nets, config, params, slow_critic, return_norm, key, batch, slow_encoder):
-        return sum(jnp.square(tree["w"]).sum() for tree in params), ({}, None, return_norm, {})
+    def simple_loss(nets, config, params, slow_critic, return_norm, key, batch, parts):
+        return sum(jnp.square(tree["w"]).sum() for tree in params), ({}, None, return_norm, parts, {})
 
     monkeypatch.setattr(train_step, "total_loss", simple_loss)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup=0), agent.nets.layout)

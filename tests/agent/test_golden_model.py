@@ -23,6 +23,7 @@ from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.representations.reconstruction import decoder_losses
 from dreamer_jax.agent.types import LatentState, ReturnNorm
 from dreamer_jax.core.algorithm import BehaviorConfig, LossConfig, ModelConfig
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 
@@ -42,7 +43,7 @@ class _RSSM:
         self.config = golden.model_config(weights, classes=data["in/carry_stoch"].shape[-1])
         self.params = golden.to_params(weights)
         self.action_spec = ActionSpec(discrete=prefix == "disc", size=weights["dyn/dynin2/kernel"].shape[0])
-        self.nets = build_networks(self.config, {}, self.action_spec, jnp.float32, layout)
+        self.nets = build_networks(Config(model=self.config), {}, self.action_spec, jnp.float32, layout)
         self.carry = LatentState(jnp.asarray(data["in/carry_deter"]), jnp.asarray(data["in/carry_stoch"]))
 
     def action(self, name: str) -> jax.Array:
@@ -129,10 +130,12 @@ def test_encoder_and_decoder(prefix, layout):
     if "flag" in obs:
         specs["flag"] = ObsSpec("discrete", (), classes=weights["dec/vec/flag/logits/bias"].size)
     obs = jax.tree.map(jnp.asarray, obs)
-    nets = build_networks(ModelConfig(units=8, depth=2), specs, ActionSpec(discrete=True, size=2), jnp.float32, layout)
+    nets = build_networks(
+        Config(model=ModelConfig(units=8, depth=2)), specs, ActionSpec(discrete=True, size=2), jnp.float32, layout
+    )
 
     assert_close(nets.encoder.apply({"params": params["encoder"]}, obs), data["tokens"])
-    predictions = nets.decoder.apply({"params": params["decoder"]}, deter, stoch)
+    predictions = nets.representation.decoder.apply({"params": params["decoder"]}, deter, stoch)
     expected = golden.select(data, "dec_pred/")
     assert predictions.keys() == expected.keys()
     assert_all_close(predictions, expected)

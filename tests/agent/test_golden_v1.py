@@ -17,6 +17,7 @@ from dreamer_jax.agent.networks import Head, apply, build_networks
 from dreamer_jax.agent.types import LatentState, ReturnNorm
 from dreamer_jax.agent.world_model import clip_nats
 from dreamer_jax.core.algorithm import BehaviorConfig, LossConfig, ModelConfig
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 DATA = golden.load("12_v1_official_tf")
@@ -63,7 +64,7 @@ def test_rssm_step_and_kl():
     config = ModelConfig(
         latent="gaussian", core="gru", norm="none", activation="elu", deter=6, hidden=5, stoch=4, prior_layers=1
     )
-    nets = build_networks(config, {"x": ObsSpec("vector", (2,))}, ActionSpec(False, 2), jnp.float32, CPU)
+    nets = build_networks(Config(model=config), {"x": ObsSpec("vector", (2,))}, ActionSpec(False, 2), jnp.float32, CPU)
     # Keras stacks the gates update, reset, candidate, and has two biases, which add up outside the candidate.
     (update, reset, candidate), hidden = (np.split(weights[f"gru/{name}"], 3, -1) for name in ("kernel", "recurrent_kernel"))
     bias = np.split(weights["gru/bias"], 3, -1)

@@ -18,6 +18,7 @@ from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.types import CategoricalLatent, LatentState, ReturnNorm
 from dreamer_jax.agent.world_model import clip_nats
 from dreamer_jax.core.algorithm import BehaviorConfig, LossConfig, ModelConfig
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 DATA = golden.load("13_v2_official_tf")
@@ -59,7 +60,7 @@ def test_rssm_step():
     config = ModelConfig(
         core="layer_norm_gru", norm="none", activation="elu", deter=6, hidden=7, stoch=4, classes=5, prior_layers=1, unimix=0
     )
-    nets = build_networks(config, {"x": ObsSpec("vector", (2,))}, ActionSpec(False, 2), jnp.float32, CPU)
+    nets = build_networks(Config(model=config), {"x": ObsSpec("vector", (2,))}, ActionSpec(False, 2), jnp.float32, CPU)
 
     def layer(name):
         return select(weights, f"{name}/")

@@ -15,6 +15,7 @@ from dreamer_jax.agent.layout import ACCELERATOR, CPU
 from dreamer_jax.agent.networks import apply, build_networks, key_layers
 from dreamer_jax.agent.train_step import count_params
 from dreamer_jax.core.algorithm import ModelConfig
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.presets import load_config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
@@ -47,7 +48,7 @@ def _pixels(*shape: int) -> np.ndarray:
 
 
 def _latent() -> tuple[jax.Array, jax.Array]:
-    state = helpers.random_state(build_networks(MODEL, MIXED, ActionSpec(True, 2), jnp.float32, CPU), 0, BATCH)
+    state = helpers.random_state(build_networks(Config(model=MODEL), MIXED, ActionSpec(True, 2), jnp.float32, CPU), 0, BATCH)
     return state.deter, state.stoch
 
 
@@ -84,7 +85,7 @@ def test_encoder_joins_vectors_indices_and_images():
     obs = {name: _pixels(*BATCH, *spec.shape) for name, spec in SPECS.items() if spec.kind == "image"}
     obs |= {name: np.float32(rng.normal(0, 3, (*BATCH, *SPECS[name].shape))) for name in ("height", "speed")}
     obs["gear"] = rng.integers(4, size=BATCH, dtype=np.int32)
-    encoder = build_networks(MODEL, SPECS, ActionSpec(True, 2), jnp.float32, CPU).encoder
+    encoder = build_networks(Config(model=MODEL), SPECS, ActionSpec(True, 2), jnp.float32, CPU).encoder
     params = _init(encoder, obs)
     assert set(params) == {"mlp", "cnn_16x32", "cnn_20x16"}
 
@@ -100,7 +101,10 @@ def test_encoder_joins_vectors_indices_and_images():
 
 def test_decoder_predicts_every_key():
     """Images of one size are channels of one prediction, in sorted order; every key has its own shape."""
-    decoder, latent = build_networks(MODEL, SPECS, ActionSpec(True, 2), jnp.float32, CPU).decoder, _latent()
+    decoder, latent = (
+        build_networks(Config(model=MODEL), SPECS, ActionSpec(True, 2), jnp.float32, CPU).representation.decoder,
+        _latent(),
+    )
     params = _init(decoder, *latent)
     predictions = _apply(decoder, params, *latent)
     chex.assert_trees_all_equal(
@@ -138,7 +142,7 @@ MODULES = ("rssm", "encoder", "decoder", "reward", "continue", "actor", "critic"
 
 def _counts(size: str, image: tuple[int, int, int] = IMAGE, action: ActionSpec = ACTION) -> dict[str, int]:
     widths = dict(zip(("deter", "hidden", "classes", "depth", "units"), SIZES[size][0], strict=True))
-    nets = build_networks(ModelConfig(**widths), {"image": ObsSpec("image", image)}, action, jnp.bfloat16, CPU)
+    nets = build_networks(Config(model=ModelConfig(**widths)), {"image": ObsSpec("image", image)}, action, jnp.bfloat16, CPU)
     return count_params(nets)
 
 
@@ -167,33 +171,35 @@ def test_parameter_counts_of_other_environments(image, actions, total):
 
 def test_keys_go_where_the_patterns_say():
     """A pattern has to match the whole key; what no part uses is not in `obs_specs`."""
-    nets = build_networks(ModelConfig(encoder_keys="cam.*|goal", decoder_keys="goal"), MIXED, ACTION, jnp.float32, CPU)
+    nets = build_networks(
+        Config(model=ModelConfig(encoder_keys="cam.*|goal", decoder_keys="goal")), MIXED, ACTION, jnp.float32, CPU
+    )
     assert [name for name, _ in nets.encoder.specs] == ["camera", "goal"]
-    assert [name for name, _ in nets.decoder.specs] == ["goal"]
+    assert [name for name, _ in nets.representation.decoder.specs] == ["goal"]
     assert list(nets.obs_specs) == ["camera", "goal"]
     assert key_layers(nets) == {"camera": ("cnn 16x32", "-"), "goal": ("mlp", "mlp")}
 
 
 @pytest.mark.parametrize("layout", [CPU, ACCELERATOR], ids=["cpu", "accelerator"])
 def test_the_layout_reaches_every_module(layout):
-    nets = build_networks(MODEL, MIXED, ACTION, jnp.float32, layout)
+    nets = build_networks(Config(model=MODEL), MIXED, ACTION, jnp.float32, layout)
     assert nets.layout is layout
-    for module in (nets.encoder, nets.rssm, nets.decoder, nets.reward, nets.continue_, nets.actor, nets.critic):
+    for module in (nets.encoder, nets.rssm, nets.representation.decoder, nets.reward, nets.continue_, nets.actor, nets.critic):
         assert module.style.layout is layout
-    assert nets.encoder.image_style.layout is nets.decoder.image_style.layout is layout
+    assert nets.encoder.image_style.layout is nets.representation.decoder.image_style.layout is layout
 
 
 def test_decoding_images_needs_eight_blocks():
     config = ModelConfig(deter=100, blocks=4)
     with pytest.raises(ConfigError, match=r"model\.deter=100 is not a multiple of 8"):
-        build_networks(config, MIXED, ACTION, jnp.float32, CPU)
-    build_networks(config, {"joint": MIXED["joint"]}, ACTION, jnp.float32, CPU)
+        build_networks(Config(model=config), MIXED, ACTION, jnp.float32, CPU)
+    build_networks(Config(model=config), {"joint": MIXED["joint"]}, ACTION, jnp.float32, CPU)
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_pattern_that_takes_no_key_is_refused(part):
     with pytest.raises(ConfigError, match=rf"model\.{part}_keys='join' takes none of the observation keys camera, goal, joint"):
-        build_networks(ModelConfig(**{f"{part}_keys": "join"}), MIXED, ACTION, jnp.float32, CPU)
+        build_networks(Config(model=ModelConfig(**{f"{part}_keys": "join"})), MIXED, ACTION, jnp.float32, CPU)
 
 
 @pytest.mark.parametrize("shape", [(15, 64, 3), (64, 8, 1)])
@@ -201,9 +207,9 @@ def test_an_image_too_small_for_the_layers_is_refused(shape):
     """Four halvings need 16 pixels; left out by the patterns, it does not matter."""
     specs = MIXED | {"tiny": ObsSpec("image", shape)}
     with pytest.raises(ConfigError, match=rf"'tiny' is an image of {shape[0]}x{shape[1]} pixels; at least 16x16 are needed"):
-        build_networks(ModelConfig(), specs, ACTION, jnp.float32, CPU)
+        build_networks(Config(model=ModelConfig()), specs, ACTION, jnp.float32, CPU)
     without = ModelConfig(encoder_keys="joint", decoder_keys="joint|goal")
-    assert set(build_networks(without, specs, ACTION, jnp.float32, CPU).obs_specs) == {"joint", "goal"}
+    assert set(build_networks(Config(model=without), specs, ACTION, jnp.float32, CPU).obs_specs) == {"joint", "goal"}
 
 
 @pytest.mark.parametrize("layout", [CPU, ACCELERATOR], ids=["cpu", "accelerator"])
@@ -226,7 +232,7 @@ def test_a_convolution_of_many_images_is_that_of_each(doubled, layout):
 
 def test_older_image_layers_have_the_papers_sizes():
     """V1's parameters, counted by hand: 64 -> 31 -> 14 -> 6 -> 2 pixels give 1,024 features; other image sizes are refused."""
-    config = load_config("dreamer_v1").model
+    config = load_config("dreamer_v1")
     nets = build_networks(config, {"image": ObsSpec("image", (64, 64, 3))}, ActionSpec(False, 6), jnp.float32, CPU)
     counts = count_params(nets)
     convolutions = [(16 * 3 + 1) * 32, (16 * 32 + 1) * 64, (16 * 64 + 1) * 128, (16 * 128 + 1) * 256]

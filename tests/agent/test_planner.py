@@ -148,7 +148,7 @@ def _planet(config: Config = helpers.CONFIG) -> Config:
 def test_an_update_without_actor_and_critic():
     """The world model moves; nothing else is there, and no loss of it is reported."""
     config = _planet()
-    nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(False, 2), jnp.float32, CPU)
+    nets = build_networks(config, helpers.OBS_SPECS, ActionSpec(False, 2), jnp.float32, CPU)
     assert {"actor", "critic"}.isdisjoint(count_params(nets))
     state = helpers.quick_jit(partial(init_agent, nets, config))(jax.random.key(0))
     new, metrics, _ = compile_train_step(nets, config)(jax.tree.map(jnp.copy, state), helpers.random_batch(nets, 0))
@@ -185,7 +185,7 @@ def test_presets_of_planet():
     assert (planner_of_paper.candidates, planner_of_paper.elites) == (1000, 100)
     assert small.behavior.planner.candidates <= 200
     assert small.behavior.planner.iterations <= 4
-    nets = build_networks(small.model, *read_specs(small.env), jnp.float32, CPU)
+    nets = build_networks(small, *read_specs(small.env), jnp.float32, CPU)
     assert nets.actor is nets.critic is None
 
 

@@ -17,6 +17,7 @@ from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.train_step import compile_train_step, count_params, init_agent, loss_weight, total_loss
 from dreamer_jax.agent.types import ReturnNorm
 from dreamer_jax.core.algorithm import ModelConfig
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
 # Which parts each loss trains. dyn = KL(sg posterior || prior) reaches the posterior and the encoder through the latents
@@ -52,13 +53,13 @@ def _part(path: tuple[str, ...]) -> str:
 def gradients(version: str):
     """compute(loss name, batch) of a single loss term -> {part: [leaves]}; the choice is traced, so it compiles once."""
     config, discrete, _ = VERSIONS[version]
-    nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), jnp.float32, CPU)
+    nets = build_networks(config, helpers.OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), jnp.float32, CPU)
     all_params = helpers.random_params(nets)
     slow_critic = helpers.perturb(all_params[2], seed=2)
 
     def objective(params, slow_critic, chosen, batch):
         norm = ReturnNorm(jnp.float32(0), jnp.float32(0))
-        _, (losses, *_) = total_loss(nets, config, params, slow_critic, norm, jax.random.key(0), batch)
+        _, (losses, *_) = total_loss(nets, config, params, slow_critic, norm, jax.random.key(0), batch, {})
         return sum(chosen[name.split("/")[0]] * loss.mean() for name, loss in losses.items())
 
     compiled = helpers.quick_jit(jax.grad(objective, argnums=(0, 1)))
@@ -101,8 +102,9 @@ def test_every_loss_has_its_weight():
     weights = {name: float(i) for i, name in enumerate(LOSSES)}
     fields = {"continue_" if name == "continue" else name: weight for name, weight in weights.items()}
     config = helpers.CONFIG.model_copy(update={"loss": helpers.CONFIG.loss.model_copy(update=fields)})
-    assert {name: loss_weight(config, name) for name in LOSSES} == weights
-    assert loss_weight(config, "decoder/position") == weights["decoder"]
+    nets = build_networks(config, helpers.OBS_SPECS, ActionSpec(True, 3), jnp.float32, CPU)
+    assert {name: loss_weight(nets, config, name) for name in LOSSES} == weights
+    assert loss_weight(nets, config, "decoder/position") == weights["decoder"]
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +192,7 @@ def test_a_fixed_batch_is_learned(agent, seed):
     names = ("decoder/position", "decoder/mode", "reward", "continue", "dyn", "rep")
     for _ in range(300):
         state, metrics, _ = agent.step(state, batch)
-        totals.append(sum(loss_weight(helpers.CONFIG, name) * float(metrics[f"loss/{name}"]) for name in names))
+        totals.append(sum(loss_weight(agent.nets, helpers.CONFIG, name) * float(metrics[f"loss/{name}"]) for name in names))
     assert np.mean(totals[-50:]) < totals[0] / 3
 
 
@@ -226,8 +228,15 @@ def test_bfloat16_is_for_computing_alone(agent):
 
     def losses(nets):
         start = jax.tree.map(lambda x: x.astype(nets.dtype), batch.start)
-        inputs = (helpers.tiny_params(), state.slow_critic, state.return_norm, jax.random.key(0), batch.replace(start=start))
-        loss, (terms, states, _, _) = helpers.quick_jit(partial(total_loss, nets, config))(*inputs)
+        inputs = (
+            helpers.tiny_params(),
+            state.slow_critic,
+            state.return_norm,
+            jax.random.key(0),
+            batch.replace(start=start),
+            {},
+        )
+        loss, (terms, states, *_) = helpers.quick_jit(partial(total_loss, nets, config))(*inputs)
         chex.assert_type(jax.tree.leaves((loss, terms)), jnp.float32)
         chex.assert_type(jax.tree.leaves(states), nets.dtype)
         return {name: float(terms[name].mean()) for name in terms}
@@ -239,8 +248,8 @@ def test_bfloat16_is_for_computing_alone(agent):
 
 def test_parameter_counts():
     """The smallest size of the author's, with 24 observed numbers and 6 continuous actions."""
-    model = ModelConfig(deter=512, hidden=64, classes=4, units=64)
-    nets = build_networks(model, {"vector": ObsSpec("vector", (24,))}, ActionSpec(discrete=False, size=6), jnp.bfloat16, CPU)
+    config = Config(model=ModelConfig(deter=512, hidden=64, classes=4, units=64))
+    nets = build_networks(config, {"vector": ObsSpec("vector", (24,))}, ActionSpec(False, 6), jnp.bfloat16, CPU)
     counts = count_params(nets)
     assert counts == {
         "encoder": 10112,

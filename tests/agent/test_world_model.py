@@ -23,7 +23,7 @@ def _compiled():
 
 
 def _losses(batch):
-    return _compiled()(helpers.tiny_params()[0], jax.random.key(0), batch)
+    return _compiled()(helpers.tiny_params()[0], jax.random.key(0), batch, {})
 
 
 def test_kl_is_summed_over_variables_before_the_free_nats(monkeypatch):
@@ -42,7 +42,7 @@ def test_kl_is_summed_over_variables_before_the_free_nats(monkeypatch):
 
     config = helpers.CONFIG.model_copy(update={"loss": loss})
     compiled = jax.jit(partial(world_model_loss, nets, config))
-    losses, _, metrics = compiled(params, jax.random.key(0), batch)
+    losses, _, metrics = compiled(params, jax.random.key(0), batch, {})
     for name in ("dyn", "rep"):
         # Clipping each variable would give 2, 2, 4; clipping the mean would keep 0.3.
         chex.assert_trees_all_close(losses[name], jnp.array([[1.4, 1.0, 3.0]]), atol=1e-5)
@@ -90,5 +90,5 @@ def test_shapes_are_checked():
     batch = helpers.random_batch(helpers.tiny_networks(), 0)
     with pytest.raises(AssertionError, match="shape"):
         world_model.world_model_loss(
-            helpers.tiny_networks(), helpers.CONFIG, {}, jax.random.key(0), batch.replace(is_last=batch.is_last[:, 1:])
+            helpers.tiny_networks(), helpers.CONFIG, {}, jax.random.key(0), batch.replace(is_last=batch.is_last[:, 1:]), {}
         )

@@ -7,7 +7,7 @@ import pytest
 from dreamer_jax.core import errors
 
 ALL = {name: error for name, error in vars(errors).items() if inspect.isclass(error) and issubclass(error, Exception)}
-NOT_OF_INPUT = {"DreamerError", "StorageError", "DivergedError"}
+NOT_OF_INPUT = {"CallbackError", "DreamerError", "StorageError", "DivergedError"}
 
 
 @pytest.mark.parametrize("name", sorted(ALL))

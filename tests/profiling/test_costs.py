@@ -20,7 +20,7 @@ def curves():
     patch.setattr(costs, "AXES", {"replay.batch_size": (2, 4), costs.SEEDS: (1, 2)})
     try:
         overrides = {**TINY, "env.task": "import:counting:five"}
-        about, *rows = costs.measure_curves("cartpole", overrides, 2, ["scripts/cost_curves.py"])
+        about, *rows = costs.measure_curves("cartpole", overrides, 2, ["dreamer", "costs"])
     finally:
         patch.undo()
     return about, rows
@@ -45,7 +45,7 @@ def test_twice_the_batch_or_the_seeds_is_twice_the_work(curves):
     """
     base, batch, _, seeds = (row["flops"] for row in curves[1])
     config = load_config("cartpole", {**TINY, "env.task": "import:counting:five"})
-    nets = build_networks(config.model, *read_specs(config.env), np.float32, CPU)
+    nets = build_networks(config, *read_specs(config.env), np.float32, CPU)
     sizes = [x.size for x in jax.tree.leaves(jax.eval_shape(lambda: init_params(nets, jax.random.key(0))))]
     norm = sum(2 * size * (1 if size % 8 else 8) for size in sizes)
     assert seeds == 2 * base

@@ -14,7 +14,7 @@ from dreamer_jax.profiling.parts_report import table
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     config = tiny_config(tmp_path_factory.mktemp("speed"), **{"replay.context": 1})
-    without, with_loop = parts.report(config, calls=3, updates=20, command=["scripts/bench_speed.py", "--calls", "3"])
+    without, with_loop = parts.report(config, calls=3, updates=20, command=["dreamer", "bench", "--calls", "3"])
     assert with_loop == {**without, "loop": with_loop["loop"]}
     return with_loop
 
@@ -31,7 +31,7 @@ def test_every_part_is_timed(result):
     assert set(result["policy"]) == {"1", "16"}
     for row in (result["step"], *result["parts"].values(), *result["policy"].values()):
         assert 0 < row["min"] <= row["median"] <= row["max"]
-    assert result["command"] == "python scripts/bench_speed.py --calls 3"
+    assert result["command"] == "dreamer bench --calls 3"
     assert {"versions", "device", "machine", "cores", "git_commit"} < set(result)
     json.dumps(result)
 

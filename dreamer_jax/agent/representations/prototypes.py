@@ -8,43 +8,116 @@ trained to predict the assignment of the other view, and the latent to predict t
 
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dreamer_jax.agent import rssm
+from dreamer_jax.agent.layers import Dtype, Linear
 from dreamer_jax.agent.networks import Networks, apply
+from dreamer_jax.agent.parts import Example, Plan, Representation, Seen
 from dreamer_jax.agent.types import Batch, Params
-from dreamer_jax.core.algorithm import ModelConfig
+from dreamer_jax.core.extensions import register
+from dreamer_jax.core.section import Section
 
+PROTOTYPE_SIZE = 32
 TEMPERATURE = 0.1
 SINKHORN_EPS, SINKHORN_ROUNDS = 0.05, 3
 SLOW_RATE = 0.05  # share of the way that the slow copy goes at an update
 WARM_UP = 1  # timesteps at the start of a sequence that are not assigned
 
 
+@register("prototypes")
+class PrototypeRepresentation(Representation):
+    """Learned prototypes, and a slow copy of encoder and projections as the part's state: {"encoder", "prototypes"}."""
+
+    Options = Section
+
+    def __init__(self, options: Section, plan: Plan) -> None:
+        super().__init__(options, plan, plan.config.loss.prototypes)
+        self.config = plan.config.model
+        self.module = Prototypes(self.config.prototypes, plan.style.dtype)
+
+    def init_params(self, key: jax.Array, example: Example) -> dict[str, Params]:
+        """The prototypes and the two projections."""
+        return {"prototypes": self.module.init(key, example.embed, example.features)["params"]}
+
+    def init_state(self, params: dict[str, Params]) -> dict[str, Params]:
+        """The slow copy."""
+        return {name: jax.tree.map(jnp.copy, params[name]) for name in ("encoder", "prototypes")}
+
+    def losses(
+        self, nets: Networks, params: dict[str, Params], state: dict[str, Params], key: jax.Array, seen: Seen
+    ) -> dict[str, jax.Array]:
+        """{"prototypes/swav", "prototypes/temp", "prototypes/norm": f32[]} of two random views of the batch."""
+        losses = prototype_losses(nets, self.module, self.config.prototype_shift, params, state, key, seen.batch)
+        return {f"prototypes/{name}": loss for name, loss in losses.items()}
+
+    def before_update(
+        self, params: dict[str, Params], state: dict[str, Params], step: jax.Array
+    ) -> tuple[dict[str, Params], dict[str, Params]]:
+        """Scales the prototypes back to length 1 and moves the slow copy towards the world model."""
+        held = params["prototypes"]
+        params = params | {"prototypes": held | {"table": _unit(held["table"])}}
+        followed = {name: params[name] for name in state}
+        return params, jax.tree.map(lambda slow, new: (1 - SLOW_RATE) * slow + SLOW_RATE * new, state, followed)
+
+    def gradients(self, gradients: dict[str, Params], step: jax.Array) -> dict[str, Params]:
+        """Holds the prototypes still during the first `prototype_freeze` updates."""
+        # One update fewer than the number says, as in the author's program, which counts before it asks.
+        table = jnp.where(step + 1 < self.config.prototype_freeze, 0.0, gradients["prototypes"]["table"])
+        return gradients | {"prototypes": gradients["prototypes"] | {"table": table}}
+
+
+class Prototypes(nn.Module):
+    """K prototypes of P numbers, and linear projections of embeddings and features to as many."""
+
+    count: int
+    dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        self.table = self.param("table", nn.initializers.normal(1.0), (self.count, PROTOTYPE_SIZE))
+        self.observed = Linear(PROTOTYPE_SIZE, dtype=self.dtype)
+        self.predicted = Linear(PROTOTYPE_SIZE, dtype=self.dtype)
+
+    def __call__(self, embed: jax.Array, features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Embedding [.., E], features [.., F] -> projections [.., P] of both, and the prototypes [K, P]."""
+        return self.observed(embed), self.predicted(features), self.table
+
+    def project_embed(self, embed: jax.Array) -> jax.Array:
+        """[.., E] -> [.., P]"""
+        return self.observed(embed)
+
+
 def prototype_losses(
-    nets: Networks, config: ModelConfig, params: Params, slow: Params, key: jax.Array, batch: Batch
+    nets: Networks,
+    module: Prototypes,
+    shift: int,
+    params: dict[str, Params],
+    slow: dict[str, Params],
+    key: jax.Array,
+    batch: Batch,
 ) -> dict[str, jax.Array]:
-    """{"prototypes/swav", "prototypes/temp", "prototypes/norm": f32[]} of two random views of a batch.
+    """The `assignment_losses` of two random views of a batch.
 
     Args:
+      shift: largest shift of the images [pixels].
       params: the world model's.
-      slow: encoder and projections whose assignments are the targets, as `slow_copy` makes them.
+      slow: encoder and projections whose assignments are the targets.
     """
     shift_key, observe_key = jax.random.split(key)
     views = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch)  # [2B, T, ...]
     images = {name: views.obs[name] for name, spec in nets.obs_specs.items() if spec.kind == "image"}
-    shifts = jax.random.randint(shift_key, (views.reward.shape[0], 2), 0, 2 * config.prototype_shift + 1)
-    obs = views.obs | {name: shift_images(image, shifts, config.prototype_shift) for name, image in images.items()}
+    shifts = jax.random.randint(shift_key, (views.reward.shape[0], 2), 0, 2 * shift + 1)
+    obs = views.obs | {name: shift_images(image, shifts, shift) for name, image in images.items()}
 
     embed = apply(nets.encoder, params["encoder"], obs)
     prev_action = views.prev_action.astype(nets.dtype)
     _, states, _, _ = rssm.observe(nets, params, observe_key, views.start, prev_action, embed, views.is_first)
-    observed, predicted, table = apply(nets.prototypes, params["prototypes"], embed, rssm.features(states))
+    observed, predicted, table = apply(module, params["prototypes"], embed, rssm.features(states))
     slow_embed = apply(nets.encoder, slow["encoder"], obs)
-    targets = apply(nets.prototypes, slow["prototypes"], slow_embed, method="project_embed")
-    losses = assignment_losses(*(x.astype(jnp.float32) for x in (table, observed, predicted, targets)))
-    return {f"prototypes/{name}": loss for name, loss in losses.items()}
+    targets = apply(module, slow["prototypes"], slow_embed, method="project_embed")
+    return assignment_losses(*(x.astype(jnp.float32) for x in (table, observed, predicted, targets)))
 
 
 def assignment_losses(table: jax.Array, observed: jax.Array, predicted: jax.Array, slow: jax.Array) -> dict[str, jax.Array]:
@@ -103,31 +176,6 @@ def shift_images(images: jax.Array, corner: jax.Array, limit: int) -> jax.Array:
         return jax.lax.dynamic_slice(sequence, (zero, corner[0], corner[1], zero), images.shape[1:])
 
     return jax.vmap(crop)(padded, corner)
-
-
-def slow_copy(params: Params) -> Params:
-    """Copies the parts of a world model that have a slow copy. An alias of the arrays could not be donated twice."""
-    return {name: jax.tree.map(jnp.copy, params[name]) for name in ("encoder", "prototypes")}
-
-
-def before_update(params: Params, slow_encoder: Params) -> tuple[Params, Params]:
-    """Scales the prototypes back to length 1 and moves the slow copy towards the world model.
-
-    Returns:
-      the world model's parameters, the slow copy's.
-    """
-    held = params["prototypes"]
-    params = params | {"prototypes": held | {"table": _unit(held["table"])}}
-    followed = {name: params[name] for name in slow_encoder}
-    moved = jax.tree.map(lambda slow, new: (1 - SLOW_RATE) * slow + SLOW_RATE * new, slow_encoder, followed)
-    return params, moved
-
-
-def hold_still(config: ModelConfig, gradient: Params, step: jax.Array) -> Params:
-    """Removes the gradient of the prototypes from the world model's during the first `prototype_freeze` updates."""
-    # One update fewer than the number says, as in the author's program, which counts before it asks.
-    table = jnp.where(step + 1 < config.prototype_freeze, 0.0, gradient["prototypes"]["table"])
-    return gradient | {"prototypes": gradient["prototypes"] | {"table": table}}
 
 
 def _unit(x: jax.Array) -> jax.Array:

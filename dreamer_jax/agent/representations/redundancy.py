@@ -5,6 +5,11 @@ Augmentation", after Barlow Twins: Zbontar et al. 2021).
 import jax
 import jax.numpy as jnp
 
+from dreamer_jax.agent.parts import Plan
+from dreamer_jax.agent.representations.projected import ProjectedRepresentation
+from dreamer_jax.core.extensions import register
+from dreamer_jax.core.section import Section
+
 REDUNDANCY_WEIGHT = 5e-4  # weight of the correlations off the diagonal, as in R2-Dreamer's program
 
 
@@ -29,3 +34,11 @@ def redundancy_loss(projected: jax.Array, embed: jax.Array) -> jax.Array:
     invariance = jnp.square(diagonal - 1).sum()
     redundancy = jnp.square(correlation).sum() - jnp.square(diagonal).sum()
     return invariance + REDUNDANCY_WEIGHT * redundancy
+
+
+@register("redundancy")
+class RedundancyReduction(ProjectedRepresentation):
+    """`redundancy_loss` of projected latents and embeddings."""
+
+    def __init__(self, options: Section, plan: Plan) -> None:
+        super().__init__(options, plan, plan.config.loss.redundancy, redundancy_loss)

@@ -1,5 +1,6 @@
 """Prototypes: assignments and losses against golden arrays of R2-Dreamer's program, the slow copy, and checkpoints of it."""
 
+import chex
 import golden_data as golden
 import helpers
 import jax
@@ -12,10 +13,12 @@ from dreamer_jax.agent.layout import CPU
 from dreamer_jax.agent.networks import build_networks
 from dreamer_jax.agent.representations import prototypes
 from dreamer_jax.agent.train_step import compile_train_step, init_agent, total_loss
+from dreamer_jax.core.config import Config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs import checkpoint
 from dreamer_jax.runs.checkpoint import Checkpoints
+from dreamer_jax.runs.counters import FORMAT
 
 DATA = golden.load("14_representation_losses_official_torch")
 
@@ -56,7 +59,7 @@ def test_shifted_images():
 def _prototype_agent():
     model = helpers.CONFIG.model.model_copy(update={"representation": "prototypes", "prototypes": 6, "prototype_freeze": 3})
     config = helpers.CONFIG.model_copy(update={"model": model})
-    nets = build_networks(model, helpers.OBS_SPECS, ActionSpec(True, 3), jnp.float32, CPU)
+    nets = build_networks(config, helpers.OBS_SPECS, ActionSpec(True, 3), jnp.float32, CPU)
     return nets, config, helpers.quick_jit(lambda key: init_agent(nets, config, key))(jax.random.key(0))
 
 
@@ -65,12 +68,12 @@ def test_prototypes_stand_still_at_first_and_the_slow_encoder_follows():
     nets, config, state = _prototype_agent()
     step = compile_train_step(nets, config)
     batch, tables, kernels = helpers.random_batch(nets, 0), [], []
-    slow = np.array(state.slow_encoder["encoder"]["mlp"]["linear0"]["kernel"])
+    slow = np.array(state.parts["prototypes"]["encoder"]["mlp"]["linear0"]["kernel"])
     for _ in range(4):
         kernels.append(np.array(state.world_model.params["encoder"]["mlp"]["linear0"]["kernel"]))  # the state is donated
         state, metrics, _ = step(state, batch)
         slow = 0.95 * slow + 0.05 * kernels[-1]
-        np.testing.assert_allclose(state.slow_encoder["encoder"]["mlp"]["linear0"]["kernel"], slow, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(state.parts["prototypes"]["encoder"]["mlp"]["linear0"]["kernel"], slow, rtol=1e-5, atol=1e-7)
         tables.append(np.array(state.world_model.params["prototypes"]["table"]))
         assert np.isfinite(metrics["loss/prototypes/swav"])
     np.testing.assert_allclose(np.linalg.norm(tables[0], axis=-1), 1, rtol=1e-5)
@@ -85,9 +88,10 @@ def test_slow_encoder_gets_no_gradient():
     params = (state.world_model.params, state.actor.params, state.critic.params)
 
     def objective(slow):
-        return total_loss(nets, config, params, params[2], state.return_norm, jax.random.key(0), batch, slow)[0]
+        parts = {"prototypes": slow}
+        return total_loss(nets, config, params, params[2], state.return_norm, jax.random.key(0), batch, parts)[0]
 
-    gradient = jax.jit(jax.grad(objective))(state.slow_encoder)
+    gradient = jax.jit(jax.grad(objective))(state.parts["prototypes"])
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
@@ -95,31 +99,54 @@ def test_shifted_views_reach_the_encoder():
     """With images the two views differ from each other and from those without a shift."""
     specs = {"image": ObsSpec("image", (16, 16, 3))}
     model = helpers.CONFIG.model.model_copy(update={"representation": "prototypes", "prototypes": 6, "depth": 2})
-    nets = build_networks(model, specs, ActionSpec(True, 3), jnp.float32, CPU)
+    nets = build_networks(Config(model=model), specs, ActionSpec(True, 3), jnp.float32, CPU)
     params = helpers.random_params(nets)[0]
     images = np.random.default_rng(0).integers(256, size=(2, 3, 16, 16, 3)).astype(np.uint8)
     batch = helpers.random_batch(nets, 0, 2, 3).replace(obs={"image": jnp.asarray(images)})
 
     def losses(shift):
-        config = model.model_copy(update={"prototype_shift": shift})
-        slow = prototypes.slow_copy(params)
-        return prototypes.prototype_losses(nets, config, params, slow, jax.random.key(1), batch)
+        slow = nets.representation.init_state(params)
+        return prototypes.prototype_losses(nets, nets.representation.module, shift, params, slow, jax.random.key(1), batch)
 
     none, some = (helpers.quick_jit(losses, static_argnums=0)(shift) for shift in (0, 3))
-    assert set(none) == {"prototypes/swav", "prototypes/temp", "prototypes/norm"}
-    assert abs(none["prototypes/swav"] - some["prototypes/swav"]) > 1e-5
+    assert set(none) == {"swav", "temp", "norm"}
+    assert abs(none["swav"] - some["swav"]) > 1e-5
 
 
-def test_checkpoints_hold_a_slow_encoder_only_where_there_is_one(tmp_path):
-    """With prototypes it comes back; without there is no trace, so checkpoints from before it had a place can be read."""
+def test_checkpoints_hold_states_of_parts_only_where_there_are_some(tmp_path):
+    """The slow copy comes back. Without one there is no trace: checkpoints from before parts had states can be read."""
     nets, config, state = _prototype_agent()
-    checkpoints = Checkpoints(tmp_path, keep=1)
-    replay = Replay(nets.obs_specs, nets.action_spec, None, 40, 1, 4, False, 0)
-    checkpoints.save(1, state, empty_record(), replay, None, None)
-    checkpoints.close()
-    like = jax.eval_shape(lambda key: init_agent(nets, config, key), jax.random.key(0))
-    restored = Checkpoints(tmp_path).restore_agent(1, like)
-    for ours, saved in zip(*map(jax.tree.leaves, (state.slow_encoder, restored.slow_encoder)), strict=True):
+    _save(tmp_path, nets, state, format=FORMAT)
+    restored = _restore(tmp_path, nets, config)
+    for ours, saved in zip(*map(jax.tree.leaves, (state.parts, restored.parts)), strict=True):
         np.testing.assert_array_equal(ours, saved)
-    assert "slow_encoder" in checkpoint._storable(state)
-    assert "slow_encoder" not in checkpoint._storable(state.replace(slow_encoder={}))
+    assert "parts" in checkpoint._storable(state)
+    assert "parts" not in checkpoint._storable(state.replace(parts={}))
+
+
+def test_a_slow_copy_of_format_3_is_read(tmp_path, monkeypatch):
+    """Up to format 3 the state of the prototypes was a field of its own, "slow_encoder"."""
+    nets, config, state = _prototype_agent()
+
+    def as_before(state):
+        fields = {**vars(state), "key": jax.random.key_data(state.key)}
+        return {**{name: value for name, value in fields.items() if name != "parts"}, "slow_encoder": state.parts["prototypes"]}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_storable", as_before)
+        _save(tmp_path, nets, state, format=3)
+    restored = _restore(tmp_path, nets, config)
+    chex.assert_trees_all_equal(state.parts, restored.parts)
+    chex.assert_trees_all_equal(state.world_model.params, restored.world_model.params)
+
+
+def _save(folder, nets, state, format):
+    checkpoints = Checkpoints(folder, keep=1)
+    replay = Replay(nets.obs_specs, nets.action_spec, None, 40, 1, 4, False, 0)
+    checkpoints.save(1, state, empty_record().model_copy(update={"format": format}), replay, None, None)
+    checkpoints.close()
+
+
+def _restore(folder, nets, config):
+    like = jax.eval_shape(lambda key: init_agent(nets, config, key), jax.random.key(0))
+    return Checkpoints(folder).restore_agent(1, like)

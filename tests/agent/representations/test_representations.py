@@ -23,8 +23,8 @@ def test_no_decoder_is_built_and_the_encoder_learns(kind, version):
     """Neither modules nor parameters nor losses of a decoder; posterior and encoder get a gradient, and nothing is NaN."""
     config = {"v3": helpers.CONFIG, "v2": helpers.V2, "v1": helpers.V1}[version]
     config = config.model_copy(update={"model": config.model.model_copy(update={"representation": kind})})
-    nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(True, 3), jnp.float32, CPU)
-    assert nets.decoder is None
+    nets = build_networks(config, helpers.OBS_SPECS, ActionSpec(True, 3), jnp.float32, CPU)
+    assert not nets.representation.decoded
     assert "decoder" not in count_params(nets)
     assert ("projection" in count_params(nets)) == (kind != "reward_only")
     params = helpers.random_params(nets)
@@ -32,7 +32,7 @@ def test_no_decoder_is_built_and_the_encoder_learns(kind, version):
 
     def objective(params):
         norm = ReturnNorm(jnp.float32(0), jnp.float32(0))
-        total, (losses, *_) = total_loss(nets, config, params, params[2], norm, jax.random.key(0), batch)
+        total, (losses, *_) = total_loss(nets, config, params, params[2], norm, jax.random.key(0), batch, {})
         return total, losses
 
     (_, losses), grads = helpers.quick_jit(jax.value_and_grad(objective, has_aux=True))(params)
