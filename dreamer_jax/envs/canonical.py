@@ -3,8 +3,8 @@
 import gymnasium
 
 from dreamer_jax.core.config import EnvConfig
-from dreamer_jax.envs.tasks import make_simulator
-from dreamer_jax.envs.wrappers.actions import canonical_action
+from dreamer_jax.envs.tasks import family_of, make_simulator
+from dreamer_jax.envs.wrappers.actions import CanonicalAction
 from dreamer_jax.envs.wrappers.observations import CanonicalObservation
 from dreamer_jax.envs.wrappers.repeat import ActionRepeat
 
@@ -19,9 +19,10 @@ def make_env(config: EnvConfig, render: bool = False) -> gymnasium.Env:
 
     Raises:
       EnvError: the environment cannot be made, or its spaces cannot be used.
+      ConfigError: an entry of `config.kinds` is not imported.
     """
-    env: gymnasium.Env = CanonicalObservation(make_simulator(config, render), config.task)
-    if config.action_repeat > 1 and not config.task.startswith("atari:"):  # a game repeats by itself
+    env: gymnasium.Env = CanonicalObservation(make_simulator(config, render), config.task, config.kinds)
+    if config.action_repeat > 1 and not family_of(config).repeats_actions:
         env = ActionRepeat(env, config.action_repeat)
     # Outermost, so that an action is converted once a decision and not once a simulator step.
-    return canonical_action(env, config.task)
+    return CanonicalAction(env, config.task)

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from dreamer_jax.core.errors import EnvError
-from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
+from dreamer_jax.envs.spaces import spaces_of
 
 MAX_ACTIONS = 100_000  # of an episode that can be repeated; others are begun anew
 
@@ -53,7 +53,8 @@ class SeededEpisodes:
     """An environment as a stream of records, in which every episode has a seed of its own."""
 
     def __init__(self, env: gymnasium.Env, seed: int):
-        self.specs: tuple[ObsSpecs, ActionSpec] = (env.get_wrapper_attr("obs_specs"), env.get_wrapper_attr("action_spec"))
+        self.spaces = spaces_of(env)
+        self.specs = self.spaces.specs
         self._env = env
         self._seed, self._number = seed, -1
         self._actions: list[np.ndarray] = []

@@ -21,9 +21,11 @@ import numpy as np
 
 from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import ActionError, EnvError
+from dreamer_jax.core.extensions import import_extensions, imported_extensions
 from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
 from dreamer_jax.envs.canonical import make_env
 from dreamer_jax.envs.episodes import EpisodeState, Record, SeededEpisodes
+from dreamer_jax.envs.spaces import EnvSpaces
 from dreamer_jax.envs.workers import Workers, locate
 
 
@@ -58,18 +60,20 @@ def make_vector_env(config: EnvConfig, seeds: Sequence[int], render: bool = Fals
       EnvError: the environment cannot be made or used, or it cannot render.
     """
     # One in this process first: it says more simply what is wrong with the task, and finds out for all which OpenGL draws.
-    first = _make(config, None, seeds[0], render)
+    modules = imported_extensions()
+    first = _make(config, None, modules, seeds[0], render)
     if render and first.render_mode != "rgb_array":
         first.close()
         raise EnvError(
             f"{config.task} cannot render images; switch its video off: --eval.video false, or --no-video of evaluate.py"
         )
     if render or not config.processes:
-        envs = _Here([first, *(_make(config, first.specs, seed, render) for seed in seeds[1:])])
+        envs = _Here([first, *(_make(config, first.specs, modules, seed, render) for seed in seeds[1:])])
     else:
         first.close()
-        envs = Workers(partial(_make, config, first.specs), seeds, first.specs, config.task, config.timeout, config.restarts)
-    return VectorEnv(envs, first.specs, len(seeds), config.task)
+        make = partial(_make, config, first.specs, modules)
+        envs = Workers(make, seeds, first.specs, config.task, config.timeout, config.restarts)
+    return VectorEnv(envs, first.spaces, len(seeds), config.task)
 
 
 def env_seeds(seed: int, num_envs: int) -> list[int]:
@@ -84,13 +88,15 @@ class VectorEnv:
     """E environments stepped together. `reset` comes first, then `step`. Every episode is seeded by itself.
 
     Attributes:
+      spaces: what one environment shows and takes, in its own form and in the agent's.
       obs_specs: what each observation key holds, without the batch axis.
       action_spec: what `step` takes.
       num_envs: E.
     """
 
-    def __init__(self, envs: "_Here | Workers", specs: tuple[ObsSpecs, ActionSpec], num_envs: int, name: str):
-        self.obs_specs, self.action_spec = specs
+    def __init__(self, envs: "_Here | Workers", spaces: EnvSpaces, num_envs: int, name: str):
+        self.spaces = spaces
+        self.obs_specs, self.action_spec = spaces.specs
         self.num_envs = num_envs
         self._envs, self._name = envs, name
 
@@ -190,8 +196,14 @@ class _Here:
         return records
 
 
-def _make(config: EnvConfig, specs: tuple[ObsSpecs, ActionSpec] | None, seed: int, render: bool = False) -> SeededEpisodes:
-    """An environment; it has to show and take what `specs` says, if that is known."""
+def _make(
+    config: EnvConfig, specs: tuple[ObsSpecs, ActionSpec] | None, modules: Sequence[str], seed: int, render: bool = False
+) -> SeededEpisodes:
+    """An environment; it has to show and take what `specs` says, if that is known.
+
+    Imports `modules` before, which register what the configuration names: this may be a process of the environment's own.
+    """
+    import_extensions(modules)
     env = SeededEpisodes(make_env(config, render), seed)
     if specs and env.specs != specs:
         raise EnvError(

@@ -1,10 +1,10 @@
 """Environments in processes of their own. One that dies or hangs is started anew, and the others do not notice."""
 
 import contextlib
+import logging
 import math
 import multiprocessing
 import signal
-import sys
 import time
 import traceback
 import weakref
@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
 from dreamer_jax.core.text import one_line
 from dreamer_jax.envs.episodes import EpisodeState, Record, SeededEpisodes, restart_seed
 
+logger = logging.getLogger(__name__)
 _START_SECONDS = 60.0  # what a process gets for its start, beyond the time for a reset
 _CLOSE_SECONDS = 10.0  # what a process gets to finish its step before it is killed
 _SLICE = 1.0  # of waiting [seconds]
@@ -133,11 +133,14 @@ class Workers:
         if self._restarts >= self._allowed:
             raise self._given_up(index)
         self._restarts += 1
-        tqdm.write(  # above the bar where there is one
-            f"{self._name}: environment {index} {self._workers[index].gone}; its episode is cut off and it is started anew "
-            f"(restart {self._restarts} of {self._allowed})"
+        logger.warning(
+            "%s: environment %d %s; its episode is cut off and it is started anew (restart %d of %d)",
+            self._name,
+            index,
+            self._workers[index].gone,
+            self._restarts,
+            self._allowed,
         )
-        sys.stdout.flush()
         self._workers[index] = self._start(restart_seed(self._seeds[index], self._restarts))
 
     def _start(self, seed: int) -> "_Worker":

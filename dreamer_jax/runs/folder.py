@@ -1,5 +1,6 @@
 """The folder of a run: its name, what stands in it, and the checks before it is used. Imports no JAX."""
 
+import logging
 import os
 import platform
 import time
@@ -10,18 +11,25 @@ from typing import Any
 
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError, RunError, StorageError
-from dreamer_jax.core.files import read_json
-from dreamer_jax.core.presets import read_config, write_yaml
+from dreamer_jax.core.extensions import import_extensions, imported_extensions
+from dreamer_jax.core.files import read_json, write_json
+from dreamer_jax.core.presets import check_chosen, read_config, write_yaml
 from dreamer_jax.core.text import brief, plus_minus, safe_name, shown
 from dreamer_jax.runs.metrics import COUNTERS, is_counter, is_number
 
+logger = logging.getLogger(__name__)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "gymnasium", "dm_control", "mujoco", "numpy")
+SPACES = "spaces.json"  # read by `spaces_file`
 POLICIES = ("deterministic", "sampled")
 RESULTS = ("return_mean", "return_std", "return_min", "return_max", "episodes")
 
 
-def create_run(config: Config) -> Path:
-    """Makes `runs/<task>/<preset>-<seed>-<time>/` with its `config.yaml`.
+def create_run(config: Config, spaces: Mapping[str, Any] | None = None) -> Path:
+    """Makes `runs/<task>/<preset>-<seed>-<time>/` with its `config.yaml` and `spaces.json`.
+
+    Args:
+      spaces: what `EnvSpaces.as_json` says of the environment. None: there is no `spaces.json`, and whoever loads the agent
+        makes the environment to know them.
 
     Raises:
       RunError: the folder exists.
@@ -32,6 +40,8 @@ def create_run(config: Config) -> Path:
     try:
         run.mkdir(parents=True, exist_ok=False)
         write_yaml(config, run / "config.yaml")
+        if spaces is not None:
+            write_json(run / SPACES, spaces)
     except FileExistsError:
         raise RunError(f"run folder {run} exists; start again in a second, or choose another --runs folder") from None
     except OSError as error:
@@ -51,8 +61,27 @@ def open_run(run: Path) -> Config:
       ConfigError: a configuration that cannot be read.
     """
     if not (run / "config.yaml").is_file():
-        raise RunError(f"{run} is not a run: it has no config.yaml. Give the folder that train.py printed")
+        raise RunError(f"{run} is not a run: it has no config.yaml. Give the folder that `dreamer train` printed")
     return read_config(run / "config.yaml")
+
+
+def open_run_with_imports(run: Path) -> Config:
+    """As `open_run`, after importing the modules that the run imports: its extensions can be used then.
+
+    Modules that are not imported yet are named by a message first.
+
+    Raises:
+      RunError: not a run folder.
+      ConfigError: a configuration that cannot be read, or a module that cannot be imported.
+    """
+    config = open_run(run)
+    if config.imports:
+        if new := [name for name in config.imports if name not in imported_extensions()]:
+            logger.info("%s imports %s", run, ", ".join(new))
+        import_extensions(config.imports)
+        config = open_run(run)  # now its sections have their types
+    check_chosen(config)
+    return config
 
 
 def versions() -> dict[str, str]:
@@ -106,7 +135,7 @@ def read_evaluation(run: Path) -> dict[str, Any] | None:
     results = [evaluation.get(policy) for policy in POLICIES]
     whole = all(isinstance(of, dict) and all(is_number(of.get(name)) for name in RESULTS) for of in results)
     if not whole or not all(is_counter(name, evaluation.get(name)) for name in COUNTERS):
-        raise RunError(f"{path} lacks a counter or a result; evaluate again with train.py --resume")
+        raise RunError(f"{path} lacks a counter or a result; evaluate again with `dreamer train --resume`")
     return evaluation
 
 

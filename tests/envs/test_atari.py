@@ -8,7 +8,8 @@ from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import ConfigError, EnvError
 from dreamer_jax.core.presets import load_config, parse_config
 from dreamer_jax.envs import make_env
-from dreamer_jax.envs.families.atari import NO_OPS, make_atari
+from dreamer_jax.envs.families.atari import NO_OPS
+from dreamer_jax.envs.tasks import make_simulator
 from dreamer_jax.play.policy import read_specs
 
 PONG = EnvConfig(task="atari:pong", action_repeat=4)
@@ -52,8 +53,8 @@ def test_the_same_seed_and_actions_give_the_same_images():
 
 
 def test_names_of_several_words_and_other_sizes():
-    make_atari(EnvConfig(task="atari:up_n_down")).close()
-    env = make_atari(EnvConfig(task="atari:ms_pacman", image_size=96))
+    make_simulator(EnvConfig(task="atari:up_n_down")).close()
+    env = make_simulator(EnvConfig(task="atari:ms_pacman", image_size=96))
     assert isinstance(env, gymnasium.wrappers.AtariPreprocessing)
     assert env.observation_space.shape == (96, 96, 1)
     env.close()

@@ -55,7 +55,7 @@ def assert_same(one: Step, two: Step) -> None:
         ("killed_in_reset", {}, 6, "ended unexpectedly (exit code -9)"),
     ],
 )
-def test_a_process_that_fails_is_started_anew(function, options, fails_at, reason, capsys):
+def test_a_process_that_fails_is_started_anew(function, options, fails_at, reason, caplog):
     """Its successor's reset, with another seed, takes the place of the record; the other environment is undisturbed."""
     with opened(function, **options) as envs:
         records = [envs.reset(), *(envs.step(one_hot(2)) for _ in range(fails_at))]
@@ -75,10 +75,8 @@ def test_a_process_that_fails_is_started_anew(function, options, fails_at, reaso
     cut = records[fails_at][1:]
     assert (cut.is_first, cut.is_last, cut.is_terminal, cut.reward) == (True, False, False, 0)
     assert (state.seed, state.number, len(state.actions)) == (restart_seed(SEEDS[1], 1), 1, 1)
-    line = (
-        f"import:failing:{function}: environment 1 {reason}; its episode is cut off and it is started anew (restart 1 of 10)\n"
-    )
-    assert capsys.readouterr().out == line
+    line = f"import:failing:{function}: environment 1 {reason}; its episode is cut off and it is started anew (restart 1 of 10)"
+    assert caplog.messages == [line]
 
 
 def test_a_restart_has_a_seed_of_its_own():
@@ -89,7 +87,7 @@ def test_a_restart_has_a_seed_of_its_own():
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
-def test_the_restarts_are_limited(capsys):
+def test_the_restarts_are_limited(caplog):
     with opened("always_killed", [3], restarts=1) as envs:
         envs.reset()
         assert [envs.step(one_hot(1)).is_first.item() for _ in range(5)] == [False, False, True, False, False]
@@ -98,7 +96,7 @@ def test_the_restarts_are_limited(capsys):
             match=r"process ended unexpectedly \(exit code -9\), and env.restarts=1 are used up;.*--env.processes false",
         ):
             envs.step(one_hot(1))
-    assert capsys.readouterr().out.count("restart 1 of 1") == 1
+    assert caplog.text.count("restart 1 of 1") == 1
 
 
 @pytest.mark.parametrize(
@@ -162,7 +160,7 @@ def test_a_hung_process_does_not_keep_close_waiting(monkeypatch):
     assert not multiprocessing.active_children()
 
 
-def test_a_process_that_dies_between_steps_is_playing_nothing_known(capsys):
+def test_a_process_that_dies_between_steps_is_playing_nothing_known(caplog):
     """Its state has the next episode follow; in the run itself the next step starts it anew."""
     with opened("raising", [3, 4, 5]) as envs:
         envs.reset()
@@ -175,7 +173,7 @@ def test_a_process_that_dies_between_steps_is_playing_nothing_known(capsys):
     played = np.array([len(state.actions) for state in states])
     assert sorted(played) == [0, 1, 1]
     np.testing.assert_array_equal(step.is_first, played == 0)
-    assert capsys.readouterr().out.count("started anew") == 1
+    assert caplog.text.count("started anew") == 1
     with contextlib.closing(make_vector_env(EnvConfig(task="import:counting:five"), [6, 7, 8])) as others:
         np.testing.assert_array_equal(others.reset(states).is_first, played == 0)
 
@@ -223,13 +221,13 @@ def test_an_evaluation_does_not_count_a_cut_episode():
 # Whole runs
 
 
-def test_training_goes_on_past_a_killed_process(tmp_path, capsys, monkeypatch):
+def test_training_goes_on_past_a_killed_process(tmp_path, caplog, monkeypatch):
     """To its last frame; the cut episode is truncated, not terminal. The run can go on under other limits."""
     trainings, train = [], loop.Training.train
     monkeypatch.setattr(loop.Training, "train", lambda self: trainings.append(self) or train(self))
     changes = {"env__task": "import:failing:killed_alone", "env__processes": True, "eval__final_episodes": 1}
     run = start.train(tiny_config(tmp_path, train__frames=40, **changes))
-    assert capsys.readouterr().out.count("is started anew (restart 1 of 10)") == 1
+    assert caplog.text.count("is started anew (restart 1 of 10)") == 1
     rows = read_metrics(run / "metrics.jsonl")
     assert rows[-1]["frames"] == 40
     episodes = [(row["frames"], row["return"], row["length"]) for row in rows if row["kind"] == "episode"]

@@ -59,22 +59,22 @@ def planted(path: Path, name: str, trap: Trap) -> None:
     np.savez(path, **arrays | {name: np.array([trap], dtype=object)}, allow_pickle=True)
 
 
-def test_a_pickle_in_latents_is_not_loaded(tmp_path, trap, capsys):
+def test_a_pickle_in_latents_is_not_loaded(tmp_path, trap, said):
     run = start.train(tiny_config(tmp_path / "runs", train__frames=FRAMES, replay__context=1, eval__final_episodes=1))
     path = run / "replay" / f"latents-{FRAMES}.npz"
     planted(path, "latent/deter", trap)
     start.resume(longer(run))
-    assert f"{path} cannot be read: latent/deter is object[1]; " in capsys.readouterr().out
+    assert f"{path} cannot be read: latent/deter is object[1]; " in said()
     assert not trap.trace.exists()
 
 
 @pytest.mark.parametrize("name", ["reward", "obs/observation", "new"])
-def test_a_pickle_in_the_replay_is_not_loaded(run, trap, name, capsys):
+def test_a_pickle_in_the_replay_is_not_loaded(run, trap, name, said):
     path = min((run / "replay").iterdir())
     planted(path, name, trap)
     with pytest.raises(CheckpointError, match="none of its checkpoints can be read"):
         start.resume(longer(run))
-    assert f"{path} cannot be read: Object arrays cannot be loaded" in capsys.readouterr().out
+    assert f"{path} cannot be read: Object arrays cannot be loaded" in said()
     assert not trap.trace.exists()
 
 
@@ -198,10 +198,10 @@ def test_a_folder_that_cannot_be_named_is_refused():
 
 
 @pytest.mark.parametrize("change", [lambda host: host["counters"].update(frames=-1), lambda host: host.pop("replay_rng")])
-def test_a_record_that_cannot_be_is_named_and_done_without(run, change: Callable[[dict], None], capsys):
+def test_a_record_that_cannot_be_is_named_and_done_without(run, change: Callable[[dict], None], said):
     path = run / "checkpoints" / str(FRAMES) / "host" / "metadata"
     host = json.loads(path.read_text())
     change(host)
     path.write_text(json.dumps(host))
     start.resume(longer(run))
-    assert re.search(r"host is damaged: '(counters\.frames|replay_rng)' is ", capsys.readouterr().out)
+    assert re.search(r"host is damaged: '(counters\.frames|replay_rng)' is ", said())

@@ -14,7 +14,9 @@ from gymnasium import spaces
 
 from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import EnvError
+from dreamer_jax.core.extensions import register
 from dreamer_jax.core.text import nearest, one_line
+from dreamer_jax.envs.families.base import Family
 from dreamer_jax.envs.families.gl import choose_gl, gl_advice
 
 DEFAULT_CAMERAS = {"quadruped": 2}  # the author's choice; camera 0 in all other domains
@@ -27,45 +29,53 @@ _SEEDED_MODEL = "lqr"  # draws its model as well as the episode
 _NEEDS_GL = "quadruped_escape"  # it hands its random terrain to the renderer at every reset, drawn or not
 
 
-def make_dmc(config: EnvConfig, render: bool = False) -> "DmcEnv":
-    """Makes the suite task that `config.task` names.
+@register("dmc")
+class ControlSuite(Family):
+    """The tasks of the DeepMind Control suite."""
 
-    Raises:
-      EnvError: dm_control is not installed, there is no such task or camera, or images are wanted and nothing can draw.
-    """
-    task, name = config.task, config.task.partition(":")[2]
-    suite = _import_suite(task)
-    tasks = {f"{domain}_{kind}": (domain, kind) for domain, kind in suite.ALL_TASKS}
-    if name not in tasks:
-        raise EnvError(f"{task}: dm_control has no task {name!r}. Its tasks, nearest first: {', '.join(nearest(name, tasks))}")
-    can_draw = choose_gl() is not None
-    if not can_draw and config.obs != "state":
-        raise EnvError(f"{task} with env.obs={config.obs!r} needs OpenGL: {gl_advice()}, or use --env.obs state")
-    if not can_draw and name == _NEEDS_GL:
-        raise EnvError(f"{task} needs OpenGL for its terrain: {gl_advice()}, or choose another task")
-    domain, kind = tasks[name]
+    form = "dmc:<domain>_<task>"
 
-    def load(seed: int | None) -> Any:
-        with _quiet():
-            return suite.load(domain, kind, task_kwargs={"random": seed})
+    def make(self, name: str, config: EnvConfig, render: bool) -> "DmcEnv":
+        """Makes the suite task that `config.task` names.
 
-    try:
-        env = DmcEnv(
-            load,
-            seeded_model=domain == _SEEDED_MODEL,
-            obs=config.obs,
-            image_size=config.image_size,
-            camera=DEFAULT_CAMERAS.get(domain, 0) if config.camera is None else config.camera,
-            frame_every=config.action_repeat,
-            render_mode="rgb_array" if render and can_draw else None,
-        )
-    except Exception as error:
-        raise EnvError(f"{task} could not be made: {one_line(error)}. Is mujoco>=3.17,<4 installed?") from error
-    if env.camera >= len(env.camera_names):
-        env.close()
-        known = ", ".join(f"{index} ({camera})" for index, camera in enumerate(env.camera_names))
-        raise EnvError(f"{task}: there is no env.camera={env.camera}; the model has {known}")
-    return env
+        Raises:
+          EnvError: dm_control is not installed, there is no such task or camera, or images are wanted and nothing can draw.
+        """
+        task = config.task
+        suite = _import_suite(task)
+        tasks = {f"{domain}_{kind}": (domain, kind) for domain, kind in suite.ALL_TASKS}
+        if name not in tasks:
+            raise EnvError(
+                f"{task}: dm_control has no task {name!r}. Its tasks, nearest first: {', '.join(nearest(name, tasks))}"
+            )
+        can_draw = choose_gl() is not None
+        if not can_draw and config.obs != "state":
+            raise EnvError(f"{task} with env.obs={config.obs!r} needs OpenGL: {gl_advice()}, or use --env.obs state")
+        if not can_draw and name == _NEEDS_GL:
+            raise EnvError(f"{task} needs OpenGL for its terrain: {gl_advice()}, or choose another task")
+        domain, kind = tasks[name]
+
+        def load(seed: int | None) -> Any:
+            with _quiet():
+                return suite.load(domain, kind, task_kwargs={"random": seed})
+
+        try:
+            env = DmcEnv(
+                load,
+                seeded_model=domain == _SEEDED_MODEL,
+                obs=config.obs,
+                image_size=config.image_size,
+                camera=DEFAULT_CAMERAS.get(domain, 0) if config.camera is None else config.camera,
+                frame_every=config.action_repeat,
+                render_mode="rgb_array" if render and can_draw else None,
+            )
+        except Exception as error:
+            raise EnvError(f"{task} could not be made: {one_line(error)}. Is mujoco>=3.17,<4 installed?") from error
+        if env.camera >= len(env.camera_names):
+            env.close()
+            known = ", ".join(f"{index} ({camera})" for index, camera in enumerate(env.camera_names))
+            raise EnvError(f"{task}: there is no env.camera={env.camera}; the model has {known}")
+        return env
 
 
 class DmcEnv(gymnasium.Env):

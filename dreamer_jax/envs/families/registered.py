@@ -7,34 +7,42 @@ import gymnasium
 
 from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import EnvError
+from dreamer_jax.core.extensions import register
 from dreamer_jax.core.text import nearest, one_line
+from dreamer_jax.envs.families.base import Family
 
 
-def make_registered(config: EnvConfig, render: bool = False) -> gymnasium.Env:
-    """Makes a registered environment, its TimeLimit included.
+@register("gym")
+class Registered(Family):
+    """Environments that gymnasium's registry knows."""
 
-    Raises:
-      EnvError: the id is unknown, or the environment is not installed or cannot be made.
-    """
-    task, env_id = config.task, config.task.partition(":")[2]
-    module, colon, name = env_id.rpartition(":")
-    if colon:
-        import_module(task, module)  # registers the id
-    if name not in gymnasium.registry:
-        raise EnvError(f"{task}: no environment {name!r} is registered{_nearest_ids(name)}")
-    try:
-        # Our own check of every step replaces gymnasium's check of the first one.
-        env = gymnasium.make(name, disable_env_checker=True)
-        if render and "rgb_array" in (env.metadata.get("render_modes") or ()):
-            env.close()
-            env = gymnasium.make(name, disable_env_checker=True, render_mode="rgb_array")
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise EnvError(f"{task} needs a package that is not installed: {' '.join(str(error).split())}") from None
-    except ImportError as error:
-        raise EnvError(f"{task} cannot be imported: {one_line(error)}.{install_line(error)}") from None
-    except Exception as error:
-        raise EnvError(f"{task} could not be made: {one_line(error)}") from error
-    return env
+    form = "gym:<registered id>, gym:<module>:<registered id>"
+
+    def make(self, name: str, config: EnvConfig, render: bool) -> gymnasium.Env:
+        """Makes a registered environment, its TimeLimit included.
+
+        Raises:
+          EnvError: the id is unknown, or the environment is not installed or cannot be made.
+        """
+        task = config.task
+        module, colon, name = name.rpartition(":")
+        if colon:
+            import_module(task, module)  # registers the id
+        if name not in gymnasium.registry:
+            raise EnvError(f"{task}: no environment {name!r} is registered{_nearest_ids(name)}")
+        try:
+            # Our own check of every step replaces gymnasium's check of the first one.
+            env = gymnasium.make(name, disable_env_checker=True)
+            if render and "rgb_array" in (env.metadata.get("render_modes") or ()):
+                env.close()
+                env = gymnasium.make(name, disable_env_checker=True, render_mode="rgb_array")
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise EnvError(f"{task} needs a package that is not installed: {' '.join(str(error).split())}") from None
+        except ImportError as error:
+            raise EnvError(f"{task} cannot be imported: {one_line(error)}.{install_line(error)}") from None
+        except Exception as error:
+            raise EnvError(f"{task} could not be made: {one_line(error)}") from error
+        return env
 
 
 def _nearest_ids(name: str) -> str:
