@@ -6,6 +6,7 @@ From some of their states the model then imagines with the actions that were rea
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,11 @@ from dreamer_jax.core.errors import ConfigError, StorageError
 from dreamer_jax.core.files import make_folder, write_json, write_text
 from dreamer_jax.core.statistics import correlation, spread
 from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
+from dreamer_jax.play.dreams import decode
 from dreamer_jax.play.policy import Agent, Policy, load_agent, load_policy
 from dreamer_jax.play.rollout import one_episode, policy_actions, random_actions
 
+logger = logging.getLogger(__name__)
 FIRST_SEED = 2**33  # neither training nor evaluations use it
 CONTEXT = 5  # records that are filtered before a state counts as known
 COUNTERFACTUAL_STEPS = 15
@@ -227,7 +230,7 @@ def counterfactual(agent: Agent, episode: Episode, env: EnvConfig, seed: int) ->
       {"start": record, "outcomes": {name: {"real", "model": {key: [K, ...]}}}}, real ones as long as the episode went on.
     """
     nets, spec, params = agent.nets, agent.nets.action_spec, agent.params.world_model
-    if nets.decoder is None:
+    if not nets.representation.decoded:
         return None
     start = min(max(CONTEXT, len(episode) // 4), len(episode) - 1)
     low, high = (np.eye(spec.size)[[0, -1]]) if spec.discrete else (-np.ones(spec.size), np.ones(spec.size))
@@ -243,7 +246,7 @@ def counterfactual(agent: Agent, episode: Episode, env: EnvConfig, seed: int) ->
     @jax.jit
     def imagine(params: Params, state: LatentState, actions: jax.Array) -> dict[str, jax.Array]:
         states = rssm.imagine_actions(nets, params, jax.random.key(seed), state, actions)
-        return decode(agent, params, states)
+        return decode(nets, agent.config.model, params, states)
 
     results = {}
     for name, plan in plans.items():
@@ -253,20 +256,6 @@ def counterfactual(agent: Agent, episode: Episode, env: EnvConfig, seed: int) ->
         model = imagine(params, state, jnp.asarray(plan)[:, None])
         results[name] = {"real": real, "model": {key: np.asarray(value)[:, 0] for key, value in model.items()}}
     return {"start": start, "seed": episode.seed, "outcomes": results}
-
-
-def decode(agent: Agent, params: Params, states: LatentState) -> dict[str, jax.Array]:
-    """The decoder's observations of states [..]: vectors in the environment's units, images in [0, 1], indices as numbers."""
-    assert agent.nets.decoder
-    decoded = {}
-    for name, value in apply(agent.nets.decoder, params["decoder"], states.deter, states.stoch).items():
-        kind, value = agent.nets.obs_specs[name].kind, value.astype(jnp.float32)
-        if kind == "discrete":
-            value = value.argmax(-1)
-        elif kind == "vector" and agent.config.model.symlog:
-            value = distributions.symexp(value)
-        decoded[name] = value
-    return decoded
 
 
 def _replay(env: EnvConfig, episode: Episode, start: int, plan: np.ndarray) -> dict[str, np.ndarray] | None:
@@ -308,20 +297,22 @@ def diagnose(run: Path, checkpoint: str, episodes: int, starts: int, horizon: in
         "random": [record(None, env, one) for one in seeds],
     }
     result: dict[str, Any] = {"task": env.task, "preset": agent.config.preset, "checkpoint": checkpoint, "seed": seed}
-    result |= {name: compare(agent, those, horizon, starts, seed) for name, those in recorded.items()}
+    with jax.default_device(agent.device):
+        result |= {name: compare(agent, those, horizon, starts, seed) for name, those in recorded.items()}
     with _writing(output):
         write_json(output / "imagined_vs_real.json", result)
         write_text(output / "imagined_vs_real.md", table(result) + "\n")
         draw_comparison(result, output / "imagined_vs_real.png")
-    print(table(result))
-    print(f"wrote {output / 'imagined_vs_real.json'}, .md and .png")
-    what_if = counterfactual(agent, recorded["agent"][0], env, seed)
+    logger.info("%s", table(result))
+    logger.info("wrote %s, .md and .png", output / "imagined_vs_real.json")
+    with jax.default_device(agent.device):
+        what_if = counterfactual(agent, recorded["agent"][0], env, seed)
     if what_if is None:
-        print("no counterfactuals: nothing is decoded, or the environment does not repeat an episode from its seed")
+        logger.info("no counterfactuals: nothing is decoded, or the environment does not repeat an episode from its seed")
     else:
         with _writing(output):
             draw_counterfactual(what_if, output / "counterfactual.png", env.task)
-        print(f"wrote {output / 'counterfactual.png'}")
+        logger.info("wrote %s", output / "counterfactual.png")
     return result
 
 

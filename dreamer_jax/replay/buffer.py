@@ -235,10 +235,28 @@ class Replay:
         self.storage["latent/deter"][envs, steps] = deter[held]
         self.storage["latent/stoch"][envs, steps] = stoch[held]
 
-    def read(self, begin: int, end: int) -> dict[str, np.ndarray]:
-        """Copies records `begin` to `end` (counted from the beginning of the run) -> {name: [E, end - begin, ...]}."""
+    def episodes(self) -> np.ndarray:
+        """Where the held part of each episode lies: i64[K, 3] of (environment, first record, record after the last).
+
+        Records are counted from the beginning of the run. The oldest episode of an environment may have lost its beginning, and
+        the newest may still go on.
+        """
+        oldest = max(0, self.added - self.length)
+        order = np.arange(oldest, self.added) % self.length
+        rows = []
+        for env in range(self.num_envs):
+            begins = oldest + np.flatnonzero(self.storage["is_first"][env, order])
+            edges = np.unique(np.concatenate([[oldest], begins, [self.added]]))
+            rows.append(np.stack([np.full(len(edges) - 1, env), edges[:-1], edges[1:]], -1))
+        return np.concatenate(rows)
+
+    def read(self, begin: int, end: int, env: int | None = None) -> dict[str, np.ndarray]:
+        """Copies records `begin` to `end`, counted from the beginning of the run -> {name: [E, end - begin, ...]}.
+
+        With `env` those of one environment alone, without the axis E.
+        """
         steps = np.arange(begin, end) % self.length
-        return {name: values[:, steps] for name, values in self.storage.items()}
+        return {name: values[slice(None) if env is None else env, steps] for name, values in self.storage.items()}
 
     def latents(self) -> dict[str, np.ndarray]:
         """The latents of all records held, in the order of the rings: views [E, n, ...] by name; empty where none are held.

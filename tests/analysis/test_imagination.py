@@ -17,8 +17,10 @@ from counting import Counting
 from dreamer_jax.agent import distributions, rssm
 from dreamer_jax.agent.heads import outcomes
 from dreamer_jax.agent.networks import apply
+from dreamer_jax.agent.representations.reward_only import RewardOnly
 from dreamer_jax.analysis import imagination
 from dreamer_jax.core.errors import ConfigError, StorageError
+from dreamer_jax.core.section import Section
 from dreamer_jax.play.policy import load_agent, load_policy
 
 DIAGNOSE = Path(__file__).resolve().parents[2] / "scripts" / "diagnose.py"
@@ -184,7 +186,8 @@ def test_a_cut_episode_goes_on_with_its_last_value(agent, episodes, monkeypatch,
 
 
 def test_an_agent_without_critic_has_no_value_error_and_one_without_decoder_no_counterfactual(agent, episodes):
-    without = dataclasses.replace(agent, nets=dataclasses.replace(agent.nets, critic=None, decoder=None))
+    nothing = RewardOnly(Section(), agent.nets.representation.plan)
+    without = dataclasses.replace(agent, nets=dataclasses.replace(agent.nets, critic=None, representation=nothing))
     assert "value_error" not in imagination.compare(without, episodes, horizon=1, starts=3, seed=0)
     assert imagination.counterfactual(without, episodes[0], agent.config.env, seed=0) is None
 

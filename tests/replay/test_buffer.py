@@ -322,3 +322,33 @@ def test_train_ratio_keeps_up(ratio, steps, start):
         records += step
         granted += train_ratio(records)
         assert abs(granted - (records - start) * ratio / 1024) < 1 + 1e-6
+
+
+@quick
+@hypothesis.given(length=st.integers(4, 12), num_envs=st.integers(1, 3), added=st.integers(0, 40))
+def test_episodes_are_where_they_were_added(length, num_envs, added):
+    """Every held record lies in exactly one stretch, whose records are those of one episode; nothing is drawn or changed."""
+    replay = _replay(length, num_envs, sequence_length=2)
+    _fill(replay, added)
+    before = replay.rng.bit_generator.state, {name: values.copy() for name, values in replay.storage.items()}
+    stretches = [tuple(int(x) for x in row) for row in replay.episodes()]
+    held: dict[tuple[int, int], list[int]] = {}  # (environment, number of the episode) -> records, as `_flags` divides them
+    for env in range(num_envs):
+        for counter in range(max(0, added - length), added):
+            held.setdefault((env, counter // (3 + env)), []).append(counter)
+    assert stretches == [(env, records[0], records[-1] + 1) for (env, _), records in held.items()]
+    assert replay.rng.bit_generator.state == before[0]
+    for name, values in before[1].items():
+        np.testing.assert_array_equal(replay.storage[name], values)
+
+
+def test_records_of_one_environment():
+    """Across the wrap: the same as among those of all environments."""
+    replay = _replay()
+    _fill(replay, 13)
+    for env in range(2):
+        own, every = replay.read(8, 12, env), replay.read(8, 12)
+        np.testing.assert_array_equal(own["obs/counter"][:, 0], [8, 9, 10, 11])
+        assert own.keys() == every.keys()
+        for name, values in every.items():
+            np.testing.assert_array_equal(own[name], values[env], name)
