@@ -43,6 +43,7 @@ TINY = {
     "eval.final_episodes": 3,
     "train.tensorboard": False,
     "eval.video": False,
+    "eval.dreams": False,
 }
 
 

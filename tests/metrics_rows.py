@@ -4,10 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dreamer_jax.core.config import Config, TrainConfig
 from dreamer_jax.runs.metrics import FILE_NAME, MetricsLog
-
-QUIET = Config(train=TrainConfig(tensorboard=False))
 
 
 def make_row(frames: int, kind: str = "train", **values: Any) -> dict[str, Any]:
@@ -15,9 +12,9 @@ def make_row(frames: int, kind: str = "train", **values: Any) -> dict[str, Any]:
     return {"kind": kind, "frames": frames, "decisions": frames, "updates": frames // 2, "wall_seconds": frames / 8, **values}
 
 
-def write_rows(folder: Path, rows: Iterable[dict[str, Any]], config: Config = QUIET, resume: bool = False) -> Path:
+def write_rows(folder: Path, rows: Iterable[dict[str, Any]], resume: bool = False) -> Path:
     """Writes rows as a run does -> their file."""
-    log = MetricsLog(folder, config, resume)
+    log = MetricsLog(folder, resume)
     for row in rows:
         log.write(row)
     log.close()

@@ -1,4 +1,4 @@
-"""Run folders made by hand, as train.py would leave them."""
+"""Run folders made by hand, as `dreamer train` would leave them."""
 
 import json
 from collections.abc import Mapping, Sequence

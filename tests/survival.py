@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from dreamer_jax.cli.command import run_command
-from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.errors import STOPPED, ConfigError
 from dreamer_jax.runs.metrics import MEASURED, read_metrics
 
 TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
@@ -52,6 +52,7 @@ SETTINGS = {
     "train.checkpoint_minutes": 0.015,
     "train.tensorboard": False,
     "eval.video": False,
+    "eval.dreams": False,
 }
 HEADER = (
     "| life | ended by | exit status | half-written | newest whole checkpoint at frame | problems |\n|---|---|---|---|---|---|"
@@ -220,7 +221,7 @@ def _live(process: TrainProcess, end: End, run: Path | None) -> Life:
     life.problems += [f"the checkpoint at {frames} has changed" for frames in changed]
     if before and not after:
         life.problems.append("no checkpoint is left")
-    expected = {signal.SIGKILL: -9, None: 2}.get(end.signal, 0)
+    expected = {signal.SIGKILL: -9, signal.SIGTERM: STOPPED, None: 2}.get(end.signal, 0)
     if status != expected:
         life.problems.append(f"exit status {status}, not {expected}: see {process.log}")
     if process.printed("^error") != (end.signal is None):

@@ -1,4 +1,4 @@
-"""Stands in for scripts/train.py: the same command line and run folders, and every number known beforehand.
+"""Stands in for `dreamer train`: the same command line and run folders, and every number known beforehand.
 
 STUB in the environment is JSON {"<task> <seed>": what to do}: "crash", "refuse", "kill", "cut off" (a checkpoint at half of
 the run, then the end) or "wait" (until a signal comes, then as "cut off"). Without a word a run goes to its end. Each call adds
@@ -27,13 +27,14 @@ stopped = []
 
 def main(arguments: list[str]) -> None:
     request = training_request(arguments)
-    configs = [open_run(run) for run in request.runs]
+    runs = request.resume or []
+    configs = [open_run(run) for run in runs]
     configs = configs or [request.config.model_copy(update={"seed": request.config.seed + i}) for i in range(request.seeds)]
     seeds = " ".join(str(config.seed) for config in configs)
     with Path(os.environ["CALLS"]).open("a") as calls:
-        calls.write(f"{configs[0].env.task} {seeds} {'resume' if request.runs else 'new'}\n")
+        calls.write(f"{configs[0].env.task} {seeds} {'resume' if runs else 'new'}\n")
     for i, config in enumerate(configs):
-        train(config, request.runs[i] if request.runs else None)
+        train(config, runs[i] if runs else None)
 
 
 def train(config: Config, folder: Path | None) -> None:
@@ -56,7 +57,7 @@ def train(config: Config, folder: Path | None) -> None:
     end = config.train.frames // 2 if order in ("cut off", "wait") else config.train.frames
     write_json(run / "environment.json", describe_environment("stub"))
     truncate(run, begin)
-    log = MetricsLog(run, config, resume=folder is not None)
+    log = MetricsLog(run, resume=folder is not None)
     for frames in range(begin + 10, end + 1, 10):
         counters = {"frames": frames, "decisions": frames // 2, "updates": frames // 4, "wall_seconds": float(frames)}
         log.write({"kind": "episode", **counters, "return": float(frames + config.seed)})

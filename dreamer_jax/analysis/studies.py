@@ -1,5 +1,6 @@
 """Studies over several runs, each with a figure and a table: how long to imagine, and PPO on the same task."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from dreamer_jax.core.text import markdown_table, plus_minus
 from dreamer_jax.report.summary import find_runs, read_run, solved_at
 from dreamer_jax.runs.metrics import FILE_NAME, RETURN_WINDOW, of_kind, read_metrics
 
+logger = logging.getLogger(__name__)
 GRID = 200  # points of a curve
 
 
@@ -177,7 +179,7 @@ def _ppo_curve(path: Path, config: Config, seed: int, steps: int) -> Curve:
     """PPO's training episodes from the file `path`, which is made where it is missing."""
     trained = read_json(path)
     if trained is None:
-        print(f"PPO, seed {seed}: {steps:,} steps ...", flush=True)
+        logger.info("PPO, seed %d: %s steps ...", seed, f"{steps:,}")
         trained = train_ppo(config, seed, steps)
         write_json(path, trained)
     found, wanted = (trained.get("task"), trained.get("steps")), (config.env.task, steps)
@@ -206,8 +208,8 @@ def _write(
     write_text(path.with_suffix(".md"), table + "\n")
     solved = {f"{curve.label}, seed {curve.seed}": solved_at(curve.rows, threshold) for curve in curves}
     write_json(path.with_suffix(".json"), {"threshold": threshold, "solved_at": solved, **results})
-    print(table)
-    print(f"wrote {path.with_suffix('.png')}, .md and .json")
+    logger.info("%s", table)
+    logger.info("wrote %s, .md and .json", path.with_suffix(".png"))
 
 
 def _spread(values: Sequence[float], form: str) -> str:

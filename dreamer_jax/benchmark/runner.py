@@ -1,4 +1,4 @@
-"""Runs a suite, one child process of train.py after another, and gathers one JSON of results. Imports no JAX.
+"""Runs a suite, one child process of `dreamer train` after another, and gathers one JSON of results. Imports no JAX.
 
 OUTPUT/results.json              protocol, environments, every run with its curve and scores, means over seeds
 OUTPUT/runs/<task>/<run>/        the run folders
@@ -6,6 +6,7 @@ OUTPUT/logs/<task>-<seed>.log    what a process printed; its errors are beside i
 OUTPUT/set_aside/<task>/<run>/   runs that had no usable checkpoint and were started anew; they do not count
 """
 
+import logging
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from dreamer_jax.core.files import locked, make_folder, write_json
 from dreamer_jax.core.text import clock, safe_name
 from dreamer_jax.runs.folder import POLICIES, over_episodes
 
-TRAIN = (sys.executable, str(Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"))
+logger = logging.getLogger(__name__)
+TRAIN = (sys.executable, "-m", "dreamer_jax", "train")
 FAILED, INTERRUPTED = 1, 130  # exit statuses; the second is a shell's for Ctrl-C
 
 
@@ -33,7 +35,7 @@ def run_benchmark(plan: Plan, command: Sequence[str] = TRAIN) -> int:
 
     Args:
       plan: from `make_plan`.
-      command: what is called with train.py's options.
+      command: what is called with the options of `dreamer train`.
 
     Returns:
       Exit status: 0 when all runs of the plan are finished, 1 when one failed, 130 after a signal.
@@ -47,16 +49,16 @@ def run_benchmark(plan: Plan, command: Sequence[str] = TRAIN) -> int:
         session = _Session(plan, child)
         session.run()
         content = session.gather()
-        print(scores_table(content))
+        logger.info("%s", scores_table(content))
         if len(content["environments"]) > 1:
-            print("note: not all runs had the same versions, device, machine and commit; results.json lists them")
-        print(f"wrote {plan.output / 'results.json'}")
-        print(f"report: python scripts/report.py {plan.output / 'runs'} --output {plan.output / 'report'}")
+            logger.info("note: not all runs had the same versions, device, machine and commit; results.json lists them")
+        logger.info("wrote %s", plan.output / "results.json")
+        logger.info("report: dreamer report %s --output %s", plan.output / "runs", plan.output / "report")
         if child.stopping:
-            print(f"Stopped. Go on with: {plan.command()}")
+            logger.info("Stopped. Go on with: %s", plan.command())
             return INTERRUPTED
         for name, error in session.errors.items():
-            print(f"failed: {name}: {error}")
+            logger.warning("failed: %s: %s", name, error)
         return FAILED if session.errors else 0
 
 
@@ -68,7 +70,7 @@ class _Session:
         self.errors: dict[str, str] = {}  # by the run's name
         self.started = time.monotonic()
         self.frames = 0  # simulator steps of this session
-        print(overview(plan, read_runs(plan)), flush=True)
+        logger.info("%s", overview(plan, read_runs(plan)))
         self.gather()
 
     def run(self) -> None:
@@ -101,11 +103,11 @@ class _Session:
         count, runs = len(self.plan.configs), [read_runs(self.plan)[i] for i in part]
         log = self._log(runs)
         for i, run in zip(part, runs, strict=True):
-            print(f"[{i + 1}/{count}] {run.state.removeprefix('to ')} {run.name} | log {log}", flush=True)
+            logger.info("[%d/%d] %s %s | log %s", i + 1, count, run.state.removeprefix("to "), run.name, log)
         begin = time.monotonic()
         status, last_line = self._train(runs, log)
         if status == UNUSABLE_CHECKPOINT and len(part) > 1:
-            print(f"  {last_line}", flush=True)
+            logger.warning("  %s", last_line)
             for i in part:
                 self._train_and_settle([i])
             return
@@ -116,11 +118,9 @@ class _Session:
             record = next(row for row in self.gather()["runs"] if (row["task"], row["seed"]) == run.key)
             outcome = self.errors.get(run.name) or _scores(record)
             word = record["status"] if record["status"] in ("finished", "failed") else "stopped"
-            print(
-                f"[{i + 1}/{count}] {word} {run.name} in {clock(time.monotonic() - begin)} | {outcome} | "
-                f"elapsed {clock(time.monotonic() - self.started)}, left {self._left()}",
-                flush=True,
-            )
+            took, elapsed = clock(time.monotonic() - begin), clock(time.monotonic() - self.started)
+            said = f"[{i + 1}/{count}] {word} {run.name} in {took} | {outcome} | elapsed {elapsed}, left {self._left()}"
+            logger.info("%s", said)
 
     def gather(self) -> dict[str, Any]:
         """Writes `results.json` and returns its content."""
@@ -134,14 +134,14 @@ class _Session:
             status, last_line = self.child(["--resume", *(str(run.folder) for run in runs)], log)
             if status != UNUSABLE_CHECKPOINT or len(runs) > 1:
                 return status, last_line
-            print(f"  {last_line}", flush=True)
+            logger.warning("  %s", last_line)
         for run in runs:
             if run.folder:
                 aside = self._set_aside(run.folder)
-                print(f"  no usable checkpoint: started anew, the old folder is now {aside}", flush=True)
+                logger.warning("  no usable checkpoint: started anew, the old folder is now %s", aside)
         overrides = [f"--{name}={value}" for name, value in self.plan.overrides.items()]
         task, seed = runs[0].key
-        own = [f"--preset={runs[0].config.preset}", f"--env.task={task}", f"--seed={seed}"]
+        own = [f"--preset={self.plan.preset}", f"--env.task={task}", f"--seed={seed}"]
         several = [f"--seeds={len(runs)}"] if len(runs) > 1 else []
         return self.child([*own, *several, f"--runs={self.plan.output / 'runs'}", *overrides], log)
 
@@ -216,7 +216,7 @@ class _Child:
 
     def _stop(self, number: int, frame: Any) -> None:
         if not self.stopping:
-            print("stopping: the run saves a checkpoint (Ctrl-C again to give up on that)", flush=True)
+            logger.info("stopping: the run saves a checkpoint (Ctrl-C again to give up on that)")
         self.stopping = True
         if self._process is not None:
             self._process.send_signal(number)

@@ -1,6 +1,6 @@
 """What a benchmark consists of: tasks, seeds and settings, and how far its runs are. Imports no JAX.
 
-OUTPUT/runs/<task>/<run>/   run folders as train.py leaves them; how far a benchmark is, is read from them alone
+OUTPUT/runs/<task>/<run>/   run folders as `dreamer train` leaves them; how far a benchmark is, is read from them alone
 """
 
 import shlex
@@ -42,6 +42,7 @@ class Plan:
     """The runs of a benchmark.
 
     configs: one for each run, in the order of running: every task with seed 0, then every task with seed 1.
+    preset: a preset's name, or a file's path.
     overrides: dotted changes of the preset.
     together: train a task's seeds side by side in one process, task after task.
     """
@@ -50,15 +51,16 @@ class Plan:
     tasks: tuple[str, ...]
     seeds: int
     output: Path
+    preset: str
     overrides: Mapping[str, str]
     configs: tuple[Config, ...]
     together: bool
 
     def command(self) -> str:
         """The command line that makes this plan."""
-        preset, overrides = self.configs[0].preset, [f"--{name}={value}" for name, value in self.overrides.items()]
-        own = ["--suite", self.suite, "--seeds", str(self.seeds), "--preset", preset, "--output", str(self.output)]
-        return shlex.join(["python", "scripts/benchmark.py", *own, *["--together"] * self.together, *overrides])
+        overrides = [f"--{name}={value}" for name, value in self.overrides.items()]
+        own = ["--suite", self.suite, "--seeds", str(self.seeds), "--preset", self.preset, "--output", str(self.output)]
+        return shlex.join(["dreamer", "benchmark", *own, *["--together"] * self.together, *overrides])
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Run:
 
     @property
     def state(self) -> State:
-        """A run with a checkpoint can go on, unless train.py finds the checkpoint damaged."""
+        """A run with a checkpoint can go on, unless `dreamer train` finds the checkpoint damaged."""
         if self.evaluation is not None:
             return "finished"
         return "to start" if self._checkpoint is None else "to resume"
@@ -143,7 +145,8 @@ def make_plan(suite: str, seeds: int, preset: str, overrides: Mapping[str, Any],
     for config in of_task:
         make_env(config.env).close()
     configs = tuple(config.model_copy(update={"seed": seed}) for seed in range(seeds) for config in of_task)
-    return Plan(suite, tasks, seeds, output, {name: str(value) for name, value in overrides.items()}, configs, together)
+    changes = {name: str(value) for name, value in overrides.items()}
+    return Plan(suite, tasks, seeds, output, preset, changes, configs, together)
 
 
 def read_runs(plan: Plan) -> list[Run]:

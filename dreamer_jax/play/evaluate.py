@@ -1,5 +1,6 @@
 """Evaluations: the returns of fresh episodes that a trained agent plays."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dreamer_jax.play.policy import EVALUATION_SEED, Policy, load_policy
 from dreamer_jax.play.rollout import policy_actions, rollout
 from dreamer_jax.play.video import write_episode
 
+logger = logging.getLogger(__name__)
 MAX_PARALLEL = 20  # environments of one evaluation
 # The evaluations during training choose the best checkpoint. The one that judges it has other seeds, EVALUATION_SEED.
 SELECTION_SEED = 2**32
@@ -93,7 +95,7 @@ def evaluate_run(
     video: bool,
     planner: bool = False,
 ) -> dict[str, Any]:
-    """Evaluates a run's agent, prints the result, and writes `evaluations/<checkpoint>-<policy>.json` and a video.
+    """Evaluates a run's agent, logs the result, and writes `evaluations/<checkpoint>-<policy>.json` and a video.
 
     Raises:
       ConfigError: no episodes are asked for.
@@ -112,8 +114,8 @@ def evaluate_run(
         write_json(path, result)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}; make room for it, and evaluate again") from None
-    print(f"{env.task}, checkpoint {checkpoint}: {summary(result)}")
-    print(f"wrote {path}")
+    logger.info("%s, checkpoint %s: %s", env.task, checkpoint, summary(result))
+    logger.info("wrote %s", path)
     if video:
         write_episode(policy, env, seed, run / "videos" / f"{name}.mp4")
     return result

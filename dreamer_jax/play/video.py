@@ -1,6 +1,7 @@
 """Videos of a trained agent that plays."""
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -16,9 +17,11 @@ from dreamer_jax.envs import env_seeds, make_vector_env
 from dreamer_jax.play.policy import EVALUATION_SEED, Policy
 from dreamer_jax.play.rollout import one_episode, policy_actions
 
+logger = logging.getLogger(__name__)
+
 
 def write_episode(policy: Policy, env: EnvConfig, seed: int, path: Path) -> None:
-    """Records one episode as a video, and prints where it is, or why there is none. Raises no error.
+    """Records one episode as a video, and logs where it is, or why there is none. Raises no error.
 
     The episode is the first one that an evaluation with this seed plays.
     """
@@ -27,11 +30,11 @@ def write_episode(policy: Policy, env: EnvConfig, seed: int, path: Path) -> None
         path.parent.mkdir(exist_ok=True)
         write_video(frames, path, fps)
     except DreamerError as error:
-        print(f"no video: {error}")
+        logger.warning("no video: %s", error)
     except Exception as error:  # rendering fails in many ways, and a video is not worth a run's results
-        print(f"no video: {one_line(error)}")
+        logger.warning("no video: %s", one_line(error))
     else:
-        print(f"wrote {path}")
+        logger.info("wrote %s", path)
 
 
 def record_episode(policy: Policy, env: EnvConfig, seed: int) -> tuple[list[np.ndarray], int]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dreamer_jax.core.config import Config
-from dreamer_jax.core.options import field_names
+from dreamer_jax.core.presets import flatten
 from dreamer_jax.core.statistics import binned_returns
 from dreamer_jax.report.published import BIN_WIDTHS, benchmark
 from dreamer_jax.report.summary import Run
@@ -19,6 +19,7 @@ from dreamer_jax.runs.metrics import of_kind
 
 # What does not make another protocol: it names the run, the task or the machine, or is about the run's length and logs.
 _NO_PROTOCOL = (
+    "imports",
     "preset",
     "seed",
     "device",
@@ -120,7 +121,7 @@ def protocol_labels(configs: Sequence[Config]) -> list[str]:
     for config, own in zip(configs, protocols):
         alike = [other for peer, other in zip(configs, protocols) if peer.preset == config.preset]
         shown = _telling(alike)
-        labels.append(config.preset + (f" ({', '.join(f'{name}={_short(own[name])}' for name in shown)})" if shown else ""))
+        labels.append(config.preset + (f" ({', '.join(f'{name}={_short(own.get(name))}' for name in shown)})" if shown else ""))
     return labels
 
 
@@ -152,27 +153,27 @@ def _progress(run: Run) -> tuple[float, bool, str]:
 
 
 def _protocol(config: Config) -> dict[str, Any]:
-    names = [name for name, _ in field_names() if name not in _NO_PROTOCOL and not name.startswith("train.")]
-    values = config.model_dump(by_alias=True)
-    return {name: _get(values, name) for name in names}
+    """{dotted name: value}, options of extensions included: those that this process has not imported, too."""
+    values = flatten(config.model_dump(by_alias=True))
+    return {
+        name: ",".join(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if name not in _NO_PROTOCOL and not name.startswith("train.")
+    }
 
 
 def _telling(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
     """The first fields, in the configuration's order, that together tell all different protocols apart."""
     shown: list[str] = []
     kinds = 1
-    for name in protocols[0]:
-        split = len({tuple(protocol[field] for field in (*shown, name)) for protocol in protocols})
+    for name in dict.fromkeys(name for protocol in protocols for name in protocol):
+        split = len({tuple(protocol.get(field) for field in (*shown, name)) for protocol in protocols})
         if split > kinds:
             shown, kinds = [*shown, name], split
     return shown
 
 
 def _short(value: Any) -> str:
+    if value in (None, ""):
+        return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _get(values: Mapping[str, Any], dotted: str) -> Any:
-    for part in dotted.split("."):
-        values = values[part]
-    return values

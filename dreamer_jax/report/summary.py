@@ -55,7 +55,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     found: set[Path] = set()
     for path in paths:
         if not path.is_dir():
-            raise RunError(f"{path} is not a folder. Give the run folder that train.py printed, or one that holds runs")
+            raise RunError(f"{path} is not a folder. Give the run folder that `dreamer train` printed, or one that holds runs")
         runs = {config.parent for config in path.rglob("config.yaml")}
         if not runs:
             raise RunError(f"{path} is not a run and holds none: there is no config.yaml in it or below it")

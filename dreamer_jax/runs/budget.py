@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dreamer_jax.core.config import Config
+from dreamer_jax.core.extensions import DOORS
 from dreamer_jax.core.memory import MIB, available_memory
 from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpecs
 from dreamer_jax.core.text import aligned_table
@@ -54,6 +55,7 @@ def describe_run(
         "versions": ", ".join(f"{name} {found[name]}" for name in ("python", "jax", "flax", "gymnasium")),
         "model": f"size {model.size}: deter {model.deter} ({model.core}), latents {latents}, units {model.units}",
         "parameters": f"{sum(params.values()):,} ({', '.join(f'{name} {count:,}' for name, count in sorted(params.items()))})",
+        **_extensions(config),
         "batch": f"{replay.batch_size} x {replay.batch_length}, train ratio {replay.train_ratio:g}",
         "budget": f"{config.train.frames:,} frames = {config.train.frames // config.env.action_repeat:,} decisions, "
         f"about {predicted_updates(config):,} updates{together}",
@@ -64,6 +66,16 @@ def describe_run(
     }
     lines = ((name if i == 0 else "", line) for name, text in rows.items() for i, line in enumerate(text.splitlines()))
     return aligned_table(list(lines))
+
+
+def _extensions(config: Config) -> dict[str, str]:
+    """What the run uses of the modules that it imports; nothing where it imports none."""
+    if not config.imports:
+        return {}
+    names = [name for name in config.chosen() if name not in DOORS["representation"].built_in]
+    family = config.env.task.partition(":")[0]
+    used = [*names, *([family] if DOORS["family"].from_outside(family) else [])]
+    return {"extensions": f"{', '.join(used) or 'none is used'} (imports {', '.join(config.imports)})"}
 
 
 def _warning(config: Config, record: int, latent: int, seeds: int, runs: Sequence[Path]) -> dict[str, str]:

@@ -27,17 +27,26 @@ from orbax.checkpoint import checkpoint_managers
 from dreamer_jax.agent.types import AgentState
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, DamagedError
+from dreamer_jax.core.extensions import DOORS
+from dreamer_jax.core.presets import flatten
 from dreamer_jax.core.text import brief, shown
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.replay.store import ReplayStore
-from dreamer_jax.runs.counters import FORMAT, HostState, read_host
+from dreamer_jax.runs.counters import FORMAT, PARTS_FORMAT, HostState, read_host
 from dreamer_jax.runs.in_flight import InFlight, read_in_flight
 
+logger = logging.getLogger(__name__)
 # Orbax logs through absl, and warns of every checkpoint without a score and of every folder opened for reading.
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 # Sections and settings that a run may go on with changed: they make no other run of it.
 FREE = ("train", "eval", "runs", "device", "replay.storage", "env.processes", "env.timeout", "env.restarts")
+
+
+def is_free(name: str) -> bool:
+    """Whether a run may go on with the setting of this dotted name changed; options of callbacks are free as well."""
+    free = (*FREE, *(f"extensions.{callback}" for callback in DOORS["callback"].outside_names()))
+    return any(f"{name}.".startswith(f"{one}.") for one in free)
 
 
 class Checkpoints:
@@ -144,6 +153,9 @@ class Checkpoints:
           DamagedError: it cannot be read.
         """
         abstract = jax.eval_shape(_storable, like)
+        renamed = "parts" in abstract and self.restore_host(frames).format < PARTS_FORMAT
+        if renamed:  # only prototypes had a state, under another name
+            abstract["slow_encoder"] = abstract.pop("parts").get("prototypes", {})
         path = self.run / "checkpoints" / str(frames)
         try:
             saved = self._manager.restore(frames, args=ocp.args.Composite(agent=ocp.args.StandardRestore(abstract)))["agent"]
@@ -157,7 +169,24 @@ class Checkpoints:
                     f"checkpoint {path} does not fit this run's config.yaml: {jax.tree_util.keystr(name)} is "
                     f"{found.dtype}{list(found.shape)}; {asked.dtype}{list(asked.shape)} was expected"
                 )
-        return AgentState(**{"slow_encoder": {}, **saved, "key": jax.random.wrap_key_data(saved["key"])})
+        if renamed:
+            saved["parts"] = {"prototypes": saved.pop("slow_encoder")}
+        return AgentState(**{"parts": {}, **saved, "key": jax.random.wrap_key_data(saved["key"])})
+
+    def read_agent(self, frames: int) -> dict[str, Any]:
+        """The agent saved at `frames` as nested mappings of arrays, whatever agent it is; the names are those of `AgentState`.
+
+        Raises:
+          DamagedError: it cannot be read.
+        """
+        try:
+            saved = self._manager.restore(frames, args=ocp.args.Composite(agent=ocp.args.StandardRestore()))["agent"]
+        except Exception as error:
+            path = self.run / "checkpoints" / str(frames)
+            raise DamagedError(f"checkpoint {path} is damaged: {brief(error)}", self.run, frames) from None
+        if "slow_encoder" in saved:
+            saved["parts"] = {"prototypes": saved.pop("slow_encoder")}
+        return saved
 
     def restore_host(self, frames: int) -> HostState:
         """The counters saved at `frames`, and what else is saved with them.
@@ -190,11 +219,11 @@ class Checkpoints:
           CheckpointError: other settings, with a list of them.
           DamagedError: what the checkpoint counts does not fit the settings or its own name.
         """
-        was, now = _flat(host.config), _flat(config.model_dump(by_alias=True))
+        was, now = flatten(host.config), flatten(config.model_dump(by_alias=True))
         differing = [
             f"{name}: {shown(was[name])} in the checkpoint, {shown(now[name])} in config.yaml"
             for name in sorted(was.keys() & now.keys())  # others came or went with a version
-            if not {name, name.partition(".")[0]} & set(FREE) and was[name] != now[name]
+            if not is_free(name) and was[name] != now[name]
         ]
         if differing:
             path = self.run / "checkpoints" / str(frames)
@@ -208,7 +237,7 @@ class Checkpoints:
     def restore_in_flight(self, frames: int, like: InFlight, replay: Replay) -> InFlight | None:
         """What was in flight when the checkpoint was saved; puts the latents of that moment into `replay`.
 
-        None, and a printed line with the reason, where the run cannot go on exactly: it can do without.
+        None, and a logged line with the reason, where the run cannot go on exactly: it can do without.
 
         Args:
           like: what this run can have in flight, see `read_in_flight`.
@@ -227,7 +256,7 @@ class Checkpoints:
                 raise ValueError(f"{path} cannot be used: {brief(error)}") from None
             self._store.restore_latents(replay, frames)
         except ValueError as error:
-            print(f"{error}. The run goes on with new episodes", flush=True)
+            logger.warning("%s. The run goes on with new episodes", error)
             return None
         return in_flight
 
@@ -295,18 +324,10 @@ def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
 def _storable(state: AgentState) -> dict[str, Any]:
     """The state's fields, typed keys as plain numbers, which Orbax stores on every version.
 
-    Without prototypes there is no slow encoder, and no trace of it: checkpoints from before it had a place can be read.
+    Where no part has a state there is no trace of one: checkpoints from before parts had a place can be read.
     """
     fields = {**vars(state), "key": jax.random.key_data(state.key)}
-    return {name: value for name, value in fields.items() if name != "slow_encoder" or value}
+    return {name: value for name, value in fields.items() if name != "parts" or value}

@@ -10,14 +10,16 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.section import LARGEST
 from dreamer_jax.core.text import brief, shown
 
-# 1 had no configuration; 2 kept what was in flight in files of its own, which are not read any more.
-FORMAT = 3
+# 1 had no configuration; 2 kept what was in flight in files of its own, which are not read any more; since 4 every part of an
+# agent may have a state, where before only prototypes had one, as "slow_encoder".
+FORMAT = 4
+PARTS_FORMAT = 4
 
 _CLOSED = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Count = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
 _Number = Annotated[float, Field(strict=True)]
 _Amount = Annotated[_Number, Field(ge=0)]
-_Setting = str | int | float | bool | None
+_Setting = str | int | float | bool | None | list[str | int | float]
 _Section = dict[str, _Setting | dict[str, _Setting]]  # no deeper than a configuration is
 
 

@@ -9,15 +9,14 @@ import contextlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
-from dreamer_jax.core.config import Config
-from dreamer_jax.core.errors import RunError
+from dreamer_jax.core.errors import ConfigError, RunError
 from dreamer_jax.core.files import atomic_write
 from dreamer_jax.core.statistics import finite_or_none
 from dreamer_jax.core.text import shown
-from dreamer_jax.runs.sinks import open_sinks, require_packages
 
 KINDS = ("train", "episode", "eval")
 COUNTERS = ("frames", "decisions", "updates", "wall_seconds")
@@ -25,44 +24,42 @@ FILE_NAME = "metrics.jsonl"
 MEASURED = ("wall_seconds", "updates_per_second", "checkpoint_seconds", "resident_mib")  # differ between runs of one seed
 MOST = 10**11  # simulator steps, decisions, updates or seconds of a run
 NEEDED = {"train": (), "episode": ("return",), "eval": ("return_mean", "return_std")}  # numbers of a row, beside counters
+ROWS_SHOWN = 50  # in a notebook
 RETURN_WINDOW = 10  # episodes in the running mean of the return, in the terminal, in plots and in reports
 
 
 class MetricsLog:
-    """Writes a run's rows to `metrics.jsonl` and to the sinks that its configuration asks for.
+    """Writes a run's rows to `metrics.jsonl`: a row is flushed when `write` returns.
 
-    `metrics.jsonl` is always written and is the truth: a row is flushed when `write` returns, and numbers that JSON lacks
-    (NaN, infinity) become null. The sinks get the same numbers as "<kind>/<name>".
+    Numbers that JSON lacks (NaN, infinity) become null.
 
     Args:
       folder: the run's folder; created if missing.
-      config: `train.tensorboard` and `train.wandb` choose the sinks.
       resume: append to the rows that are there. Call `truncate` first, so that rows after the checkpoint are not doubled.
 
     Raises:
       RunError: the folder already holds rows and `resume` is False, or its rows are damaged.
-      ConfigError: the package of a sink is not installed. Nothing has been written then.
 
     Attributes:
       rows: how many rows `metrics.jsonl` holds.
+      last_frames: frames of the last of them when the log was opened [simulator steps]; -1 without one, None for a new run.
     """
 
-    def __init__(self, folder: Path, config: Config, resume: bool = False) -> None:
+    def __init__(self, folder: Path, resume: bool = False) -> None:
         path = folder / FILE_NAME
         if path.exists() and not resume:
             raise RunError(f"{path} already holds a run; go on from it with --resume {folder}, or choose another folder")
-        require_packages(config)
         folder.mkdir(parents=True, exist_ok=True)
-        last_frames, self.rows = -1, 0
+        self.rows = 0
+        self.last_frames: int | None = -1 if resume else None
         if resume and path.exists():
             truncate(folder)  # a torn last line would otherwise swallow the next row
             rows = read_metrics(path)
-            last_frames, self.rows = max((row["frames"] for row in rows), default=-1), len(rows)
+            self.last_frames, self.rows = max((row["frames"] for row in rows), default=-1), len(rows)
         self._file = path.open("a", encoding="utf-8")
-        self._sinks = open_sinks(folder, config, last_frames if resume else None)
 
-    def write(self, row: Mapping[str, float | int | str]) -> None:
-        """Appends one row; NumPy and JAX scalars are welcome."""
+    def write(self, row: Mapping[str, float | int | str]) -> dict[str, Any]:
+        """Appends one row, where NumPy and JAX scalars are welcome -> the row in plain Python values."""
         missing = [name for name in ("kind", *COUNTERS) if name not in row]
         assert not missing, f"metrics row lacks {missing}"
         assert row["kind"] in KINDS, f"metrics row of kind {row['kind']!r}; known: {KINDS}"
@@ -70,32 +67,68 @@ class MetricsLog:
         self._file.write(json.dumps({name: finite_or_none(value) for name, value in plain.items()}, allow_nan=False) + "\n")
         self._file.flush()
         self.rows += 1
-        if self._sinks:
-            counters = {name: plain[name] for name in COUNTERS}
-            numbers = {name: value for name, value in plain.items() if isinstance(value, int | float) and name not in counters}
-            for sink in self._sinks:
-                sink.write({f"{plain['kind']}/{name}": value for name, value in numbers.items()}, counters)
+        return plain
 
     def close(self) -> None:
-        """Closes every sink. Rows were flushed when they were written; whoever could not was told then."""
-        for sink in (self._file, *self._sinks):
-            with contextlib.suppress(OSError):
-                sink.close()
+        """Closes the file. Rows were flushed when they were written; whoever could not was told then."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads the rows of a `metrics.jsonl`; null reads back as NaN. A torn last line (a killed run) is left out.
+class Rows(list[dict[str, Any]]):
+    """Rows of a run: a list of mappings, which a notebook shows as a table."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all values, in the order in which they come up."""
+        return list(dict.fromkeys(name for row in self for name in row))
+
+    def to_pandas(self) -> Any:
+        """The rows as a pandas DataFrame; NaN where a row lacks a value.
+
+        Raises:
+          ConfigError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ConfigError("to_pandas needs the pandas package: pip install pandas") from None
+        return pandas.DataFrame(list(self))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first rows."""
+        names, shown_rows = self.columns, self[:ROWS_SHOWN]
+        cells = [[_cell(row.get(name, "")) for name in names] for row in shown_rows]
+        lines = [f"<tr><td>{'</td><td>'.join(line)}</td></tr>" for line in cells]
+        head = f"<tr><th>{'</th><th>'.join(map(_cell, names))}</th></tr>"
+        more = f"<p>{len(shown_rows)} of {len(self)} rows</p>"
+        return f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>{more}"
+
+
+def _cell(value: Any) -> str:
+    """A value in a cell of an HTML table."""
+    return escape(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def read_metrics(run: str | Path) -> Rows:
+    """Reads the rows of a run; null reads back as NaN. A torn last line (a killed run) is left out.
+
+        dreamer_jax.read_metrics("runs/gym_CartPole-v1/cartpole-0-20250101T120000")
+
+    Args:
+      run: the run's folder, or its `metrics.jsonl`.
 
     Raises:
       RunError: the file cannot be read, a line before the last is not JSON, or one is no row: of an unknown kind, with a
         counter that is no count, or without a number that its kind has.
     """
-    return [row for _, row in _read_lines(path)]
+    path = Path(run)
+    return Rows(row for _, row in _read_lines(path / FILE_NAME if path.is_dir() else path))
 
 
-def of_kind(rows: Iterable[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+def of_kind(rows: Iterable[dict[str, Any]], kind: str) -> Rows:
     """The rows of one kind, in their order."""
-    return [row for row in rows if row["kind"] == kind]
+    return Rows(row for row in rows if row["kind"] == kind)
 
 
 def truncate(folder: Path, frames: float = math.inf, count: int | None = None) -> None:

@@ -14,11 +14,11 @@ from dreamer_jax.training.seed_run import SeedRun
 class Collector:
     """Stores, advances and counts what the environments of all seeds show.
 
-    The seeds act in lockstep. One whose frames are used up acts on, so that all shapes stay, but nothing of it is stored.
+    The seeds act in lockstep. One that is at its end acts on, so that all shapes stay, but nothing of it is stored.
 
     Attributes:
       runs: one for each seed.
-      active: indices of the runs with frames left.
+      active: indices of the runs that are not at their end.
     """
 
     def __init__(self, runs: Sequence[SeedRun]) -> None:
@@ -29,7 +29,7 @@ class Collector:
 
     @property
     def lead(self) -> SeedRun:
-        """A run whose records, updates and policy steps are those of all with frames left: resumed ones may have none."""
+        """A run whose records, updates and policy steps are those of all that go on: resumed ones may be at their end."""
         return next((run for run in self.runs if run.active), self.runs[self.active[0] if self.active else 0])
 
     @property
@@ -92,10 +92,11 @@ class Collector:
             run.counters.frames += decisions * self._env.action_repeat
             for row in run.episodes.track(own):
                 run.write("episode", row)
+            run.look_for_end()
 
     @property
     def finished(self) -> list[int]:
-        """Indices of the active runs that have used up their frames."""
+        """Indices of the active runs that have come to their end."""
         return [i for i in self.active if not self.runs[i].active]
 
     def retire(self, indices: Sequence[int]) -> None:

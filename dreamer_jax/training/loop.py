@@ -6,6 +6,8 @@ Acting, sampling, transfer and the compiled step overlap through JAX's asynchron
 Letters: N seeds, E environments of each. `build.py` makes a `Training` of new or of resumed runs.
 """
 
+import contextlib
+import logging
 import time
 from pathlib import Path
 
@@ -13,18 +15,23 @@ import jax
 import numpy as np
 
 from dreamer_jax.agent.types import ActingParams
-from dreamer_jax.core.errors import ActionError, DivergedError, EnvError
+from dreamer_jax.core.errors import ActionError, DivergedError, DreamerError, EnvError
 from dreamer_jax.core.memory import give_back_memory
+from dreamer_jax.core.text import one_line
 from dreamer_jax.envs import Step
 from dreamer_jax.play.policy import Policy
+from dreamer_jax.runs.status import Status
 from dreamer_jax.training import resumption
 from dreamer_jax.training.acting import Acting
+from dreamer_jax.training.callbacks.group import Callbacks
 from dreamer_jax.training.collector import Collector
 from dreamer_jax.training.learner import Learner
 from dreamer_jax.training.reporter import Reporter
 from dreamer_jax.training.schedule import Schedule
 from dreamer_jax.training.seed_envs import SeedEnvs
-from dreamer_jax.training.stop import Stop
+from dreamer_jax.training.stop import Stop, StoppedError
+
+logger = logging.getLogger(__name__)
 
 
 class Training:
@@ -46,35 +53,57 @@ class Training:
         players: dict[bool, Policy],
         schedule: Schedule,
         reporter: Reporter,
+        callbacks: Callbacks,
     ) -> None:
         self.envs, self.acting, self.learner, self.collector, self.step = envs, acting, learner, collector, step
         self.runs, self.players, self.schedule, self.reporter = collector.runs, players, schedule, reporter
-        self.stop = Stop(reporter.progress.print)
-        self._final: dict[int, ActingParams] = {}  # what the seeds ended with that have used up their frames
+        self.callbacks, self.stop = callbacks, Stop()
+        self.command = resumption.command([run.folder for run in self.runs])
+        self._final: dict[int, ActingParams] = {}  # what the seeds ended with that are at their end
         self._in_step = False  # a checkpoint that is saved then has nothing in flight
 
     def train(self) -> list[Path]:
-        """Trains to the end of the frame budget, or until a signal, and evaluates the agents -> the run folders.
+        """Trains to the end of each run (see `end_reason`), or until a signal, and evaluates the agents -> the run folders.
 
         Raises:
-          EnvError, DivergedError: the runs cannot go on; all but an agent of infinite actions has been saved.
+          EnvError, DivergedError, CallbackError: the runs cannot go on; all but an agent of infinite actions has been saved.
           OSError: a run folder cannot be written any more.
         """
-        folders = [run.folder for run in self.runs]
-        with self.stop:
-            self._interact_and_save()
-        self.reporter.progress.close()
+        status, reason = "failed", ""
+        try:
+            self._note("running")
+            with self.stop:
+                self._interact_and_save()
+                self._finish()
+            self.callbacks.check()
+            status, reason = ("stopped", self.stop.signal) if self.stop.requested else ("finished", "")
+        except BaseException as error:
+            reason = str(error) if isinstance(error, DreamerError) else one_line(error)
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # of a disk that is full, which is being said
+                self._note(status, reason)
+            self.callbacks.end(status)
+        if self.stop.requested:
+            logger.info("Stopped at frame %d. Go on with: %s", self.collector.frames, self.command)
+        return [run.folder for run in self.runs]
+
+    def _note(self, status: Status, reason: str = "") -> None:
+        """Writes how every run stands; without a reason it is that of the run's end."""
+        for run in self.runs:
+            run.note(status, reason, self.command)
+
+    def _finish(self) -> None:
+        """Evaluates the agents of runs that have come to their end. A signal ends that at once: everything has been saved."""
         for i, run in enumerate(self.runs):
             if self.stop.requested:
                 run.draw()
-            else:
+                continue
+            with contextlib.suppress(StoppedError), self.stop.at_once():
                 run.finish(self.players, self._final[i])
-        if self.stop.requested:
-            print(f"Stopped at frame {self.collector.frames}. Go on with: {resumption.command(folders)}")
-        return folders
 
     def _interact_and_save(self) -> None:
-        """The loop, and a checkpoint at its end: also where an environment or the agent fails."""
+        """The loop, and a checkpoint at its end: also where an environment, the agent or a callback fails."""
         try:
             self._interact()
         except ActionError:  # of an agent that is not worth a checkpoint
@@ -85,15 +114,17 @@ class Training:
         self._save_all()
         for run in self.runs:
             run.checkpoints.wait()
+        self.callbacks.check()
 
     def _interact(self) -> None:
         """The loop."""
         self._retire_finished()
-        while self.collector.active and not self.stop.requested:
+        while self.collector.active and not (self.stop.requested or self.callbacks.failed):
             self._in_step = True
             self._act_store_learn_step()
             self._in_step = False
             self._report_and_save()
+            self.callbacks.step()
 
     def _act_store_learn_step(self) -> None:
         """One decision in every environment, and the updates that are due with it."""
@@ -126,7 +157,7 @@ class Training:
             self._save_all()
 
     def _retire_finished(self) -> None:
-        """Saves the runs that have used up their frames, and keeps their agents as they are now."""
+        """Saves the runs that have come to their end, and keeps their agents as they are now."""
         finished = self.collector.finished
         if finished:
             self.reporter.row()
@@ -139,7 +170,7 @@ class Training:
         """An evaluation on the way -> its mean return."""
         run = self.runs[index]
         score, line = run.evaluate(self.players[True].with_params(self._newest(index)))
-        self.reporter.progress.print(line if len(self.runs) == 1 else f"seed {run.config.seed}, {line}")
+        logger.info("%s", line if len(self.runs) == 1 else f"seed {run.config.seed}, {line}")
         return score
 
     def _save_all(self) -> None:
@@ -155,6 +186,7 @@ class Training:
         self.learner.notice()
         self.reporter.keep_refused()
         self.runs[index].save(self.learner.agent(index), self.collector.train_ratio, in_flight, score)
+        self.runs[index].note("running", "", self.command)
         give_back_memory()
         self.reporter.checkpoint_seconds += time.monotonic() - begun
         self.schedule.saved()

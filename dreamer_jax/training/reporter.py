@@ -1,27 +1,30 @@
-"""What a training says while it goes on: rows of metrics, the line of progress, and updates that were refused."""
+"""What a training says while it goes on: rows of metrics, how far it is, and updates that were refused."""
 
+import logging
 import time
 
 import numpy as np
 
 from dreamer_jax.core.memory import MIB, resident_memory
+from dreamer_jax.training.callbacks.base import Report
+from dreamer_jax.training.callbacks.group import Callbacks
 from dreamer_jax.training.collector import Collector
 from dreamer_jax.training.learner import Learner
-from dreamer_jax.training.progress import Progress
 
+logger = logging.getLogger(__name__)
 SHOWN_LOSSES = ("loss/reward", "loss/continue", "loss/dyn", "loss/policy", "loss/value")
 
 
 class Reporter:
-    """Writes the rows of all seeds and moves the progress bar.
+    """Writes the rows of all seeds and reports progress to the callbacks.
 
     Attributes:
-      progress: the terminal; `progress.print` writes a line of its own.
       checkpoint_seconds: for which training has waited for checkpoints since the last row [s].
     """
 
-    def __init__(self, collector: Collector, learner: Learner, progress: Progress) -> None:
-        self.progress, self.checkpoint_seconds = progress, 0.0
+    def __init__(self, collector: Collector, learner: Learner, callbacks: Callbacks) -> None:
+        self.checkpoint_seconds = 0.0
+        self._callbacks = callbacks
         self._collector, self._learner = collector, learner
         counters = collector.counters
         self._reported = (counters.policy_steps, counters.updates, time.monotonic())
@@ -52,11 +55,12 @@ class Reporter:
             if name in rows[collector.active[0]]
         }
         returns = [tuple(run.episodes.recent) for run in collector.runs]
-        self.progress.update(collector.frames, counters.updates, speed, returns, losses)
+        total, done = collector.lead.config.train.frames, not any(run.active for run in collector.runs)
+        self._callbacks.progress(Report(collector.frames, total, counters.updates, speed, returns, losses, done))
 
     def keep_refused(self) -> None:
         """Stores the batches of updates that were left out, and says so."""
         while self._learner.refused:
             update = self._learner.refused.pop(0)
             if update.index in self._collector.active:
-                self.progress.print(self._collector.runs[update.index].keep_refused(update))
+                logger.warning("%s", self._collector.runs[update.index].keep_refused(update))

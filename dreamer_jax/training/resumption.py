@@ -1,5 +1,6 @@
 """Going on exactly: what is in flight is taken out of a training for a checkpoint, and put back into a resumed one."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from dreamer_jax.training.learner import Learner
 from dreamer_jax.training.seed_envs import SeedEnvs
 from dreamer_jax.training.seed_run import Episodes
 
+logger = logging.getLogger(__name__)
+
 
 def command(folders: Sequence[Path]) -> str:
     """The command that goes on with runs."""
-    return f"python scripts/train.py --resume {' '.join(map(str, folders))}"
+    return f"dreamer train --resume {' '.join(map(str, folders))}"
 
 
 def in_flight(index: int, envs: SeedEnvs, acting: Acting, learner: Learner, episodes: Episodes) -> InFlight:
@@ -39,7 +42,7 @@ def begin(envs: SeedEnvs, acting: Acting, learner: Learner, collector: Collector
         return envs.reset()
     parts = {_parts(one) for one, run in zip(saved, runs, strict=True) if run.active}
     if len(parts) > 1:
-        print(f"{runs[0].folder}: the runs were saved at different moments. They go on with new episodes", flush=True)
+        logger.warning("%s: the runs were saved at different moments. They go on with new episodes", runs[0].folder)
         return envs.reset()
     return _put_back(saved, envs, acting, learner, collector)
 
@@ -64,6 +67,6 @@ def _put_back(saved: Sequence[InFlight], envs: SeedEnvs, acting: Acting, learner
         run.episodes.put_back(one.episodes, step[i].is_first)
         for env, is_first in enumerate(step[i].is_first):
             if is_first and one.episodes.recorded[env]:
-                print(f"seed {run.config.seed}: environment {env} does not repeat its episode; a new one begins", flush=True)
+                logger.warning("seed %d: environment %d does not repeat its episode; a new one begins", run.config.seed, env)
     acting.put_back(saved, step)
     return step

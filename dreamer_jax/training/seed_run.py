@@ -1,6 +1,7 @@
 """The run of one seed: its folder, counters, replay, log, checkpoints and evaluations. `loop.py` trains several at once."""
 
 import contextlib
+import logging
 import os
 import shutil
 import time
@@ -15,6 +16,7 @@ from dreamer_jax.agent.types import ActingParams, AgentState
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, DivergedError
 from dreamer_jax.core.files import write_arrays, write_json
+from dreamer_jax.core.presets import write_yaml
 from dreamer_jax.envs import Step
 from dreamer_jax.play.evaluate import EVALUATION_SEED, SELECTION_SEED, evaluate, summary
 from dreamer_jax.play.policy import Policy
@@ -23,10 +25,16 @@ from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.counters import FORMAT, Counters, HostState
 from dreamer_jax.runs.curves import draw_curves
-from dreamer_jax.runs.folder import describe_environment
+from dreamer_jax.runs.folder import describe_environment, open_run
 from dreamer_jax.runs.in_flight import InFlight, OpenEpisodes
 from dreamer_jax.runs.metrics import FILE_NAME, RETURN_WINDOW, MetricsLog, read_metrics, truncate
+from dreamer_jax.runs.status import Status, write_status
+from dreamer_jax.training.callbacks.base import RunView
+from dreamer_jax.training.callbacks.group import Callbacks
+from dreamer_jax.training.ending import end_reason
 from dreamer_jax.training.learner import Refused
+
+logger = logging.getLogger(__name__)
 
 
 class Episodes:
@@ -62,11 +70,14 @@ class SeedRun:
       folder: the run folder, which exists.
       resume_from: frames of the checkpoint that the run goes on from; None for a new one. It is only read here: `open` comes
         when everything else of all runs could be read as well.
+      callbacks: are told of rows, checkpoints and evaluations.
 
     Attributes:
       replay, counters, episodes: what has been collected.
+      view: what callbacks see of the run.
       train_ratio: where the count of updates stood at the checkpoint [records].
       refused: updates that were left out since the start or the resumption.
+      ended: why the run is at its end, see `end_reason`; empty until then.
     """
 
     _log: MetricsLog
@@ -78,6 +89,7 @@ class SeedRun:
         checkpoints: Checkpoints,
         replay: Replay,
         resume_from: int | None,
+        callbacks: Callbacks,
     ) -> None:
         self.config, self.folder, self.checkpoints, self.replay = config, folder, checkpoints, replay
         self.counters, self.episodes = Counters(), Episodes(config.env.num_envs)
@@ -88,20 +100,37 @@ class SeedRun:
         if resume_from is not None:
             self._restore(resume_from)
         self._started = time.monotonic() - self.counters.wall_seconds
+        self.ended = end_reason(config, self.counters, self.episodes.recent)
+        self._callbacks = callbacks
+        self.view = RunView(config, folder, self.counters, self.episodes.recent, replay, callbacks.media)
 
     def open(self, device: str, stack: contextlib.ExitStack) -> None:
-        """Makes the folder as it was at the checkpoint, and opens the log, which `stack` closes."""
+        """Makes the folder as it was at the checkpoint, and opens the log, which `stack` closes.
+
+        A configuration that the run goes on with changed is written, and the evaluation of an earlier end is set aside.
+        """
+        if open_run(self.folder) != self.config:
+            write_yaml(self.config, self.folder / "config.yaml")
         if self._resume_from is not None:
+            if not self.ended and (self.folder / "evaluation.json").exists():
+                (self.folder / "set_aside").mkdir(exist_ok=True)
+                place = self.folder / "set_aside" / f"evaluation-{self._resume_from}.json"
+                os.replace(self.folder / "evaluation.json", place)
             self.checkpoints.set_aside_after(self._resume_from, self.replay.added)
             truncate(self.folder, self._resume_from, self._rows)
         write_json(self.folder / "environment.json", describe_environment(device))
-        log = MetricsLog(self.folder, self.config, resume=self._resume_from is not None)
-        self._log = stack.enter_context(contextlib.closing(log))
+        self._log = stack.enter_context(contextlib.closing(MetricsLog(self.folder, resume=self.resumed)))
+        self.view.last_frames = self._log.last_frames
 
     @property
     def active(self) -> bool:
-        """Whether there are frames left in the budget."""
-        return self.counters.frames < self.config.train.frames
+        """Whether the run is to be trained further."""
+        return not self.ended
+
+    def look_for_end(self) -> None:
+        """Notes whether the run has come to its end with the last step."""
+        self.counters.wall_seconds = time.monotonic() - self._started
+        self.ended = end_reason(self.config, self.counters, self.episodes.recent)
 
     @property
     def resumed(self) -> bool:
@@ -112,7 +141,7 @@ class SeedRun:
         """Adds a metrics row with the counters."""
         self.counters.wall_seconds = time.monotonic() - self._started
         counts = {key: value for key, value in asdict(self.counters).items() if key not in ("records", "policy_steps")}
-        self._log.write({"kind": kind, **counts, **row})
+        self._callbacks.row(self.view, self._log.write({"kind": kind, **counts, **row}))
 
     def keep_refused(self, update: Refused) -> str:
         """Stores the batch and the metrics of an update that was left out -> a line for the terminal."""
@@ -139,6 +168,7 @@ class SeedRun:
         """A short evaluation -> its mean return, by which the best checkpoint is known, and a line for the terminal."""
         result = evaluate(policy, self.config.env, self.config.eval.episodes, self.config.seed, SELECTION_SEED)
         self.write("eval", _row(result))
+        self._callbacks.evaluation(self.view, policy, result)
         return result["return_mean"], f"frame {self.counters.frames}: evaluation {summary(result)}"
 
     def save(
@@ -166,7 +196,16 @@ class SeedRun:
             recent_returns=list(self.episodes.recent),
             rows=self._log.rows,
         )
-        self.checkpoints.save(self.counters.frames, agent, host, self.replay, in_flight, score)
+        frames = self.counters.frames
+        new = frames not in self.checkpoints.steps()
+        self.checkpoints.save(frames, agent, host, self.replay, in_flight, score)
+        if new:
+            self._callbacks.checkpoint(self.view, frames)
+
+    def note(self, status: Status, reason: str, command: str) -> None:
+        """Writes `status.json`; see `write_status`."""
+        reason = reason or ("" if status == "running" else self.ended)
+        write_status(self.folder, status, reason, self.counters.frames, command)
 
     def restore_agent(self, like: AgentState) -> AgentState:
         """The agent of the checkpoint that the run goes on from."""
@@ -187,7 +226,7 @@ class SeedRun:
         """
         config, counters = self.config, asdict(self.counters)
         episodes = config.eval.final_episodes
-        print(f"Evaluating the last agent of seed {config.seed} over {episodes} fresh episodes ...", flush=True)
+        logger.info("Evaluating the last agent of seed %d over %d fresh episodes ...", config.seed, episodes)
         results = {}
         for name, deterministic in (("deterministic", True), ("sampled", False)):
             policy = policies[deterministic].with_params(params)
@@ -196,13 +235,14 @@ class SeedRun:
         rows = read_metrics(self.folder / FILE_NAME)
         if not any(old["kind"] == "eval" and old["frames"] == self.counters.frames for old in rows):  # resumed when finished
             self.write("eval", _row(results["deterministic"]))
+        self._callbacks.evaluation(self.view, policies[True].with_params(params), results["deterministic"])
         self.draw()
         for name, result in results.items():
-            print(f"  {name + ' policy:':22} {summary(result)}", flush=True)
+            logger.info("  %-22s %s", f"{name} policy:", summary(result))
         if config.eval.video:
             policy = policies[True].with_params(params)
             write_episode(policy, config.env, config.seed, self.folder / "videos" / f"{self.counters.frames}.mp4")
-        print(f"Run folder: {self.folder}", flush=True)
+        logger.info("Run folder: %s", self.folder)
 
     def draw(self) -> None:
         """Draws the curves of everything logged so far."""
@@ -234,7 +274,7 @@ def begin_again(folder: Path) -> None:
         if (folder / name).exists():
             place.mkdir(parents=True, exist_ok=True)
             os.replace(folder / name, place / name)
-    print(f"{folder} has no checkpoint yet: it begins again", flush=True)
+    logger.info("%s has no checkpoint yet: it begins again", folder)
 
 
 def _row(result: dict[str, Any]) -> dict[str, Any]:

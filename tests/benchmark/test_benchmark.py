@@ -110,7 +110,7 @@ def test_every_task_is_run_with_one_seed_before_the_next_seed(tmp_path):
         (FIVE, {"env.task": SIX}, ConfigError, "--env.task differs between the runs of a benchmark; choose with --suite"),
         (FIVE, {"seed": 1}, ConfigError, "--seed differs between the runs of a benchmark; choose with --seeds"),
         (FIVE, {"runs": "here"}, ConfigError, "--runs differs between the runs of a benchmark; choose with --output"),
-        (FIVE, {"replay.batch_size": 0}, ConfigError, "preset cartpole: replay.batch_size=0"),
+        (FIVE, {"replay.batch_size": 0}, ConfigError, "preset cartpole, changed: replay.batch_size=0"),
         (FIVE, {"env.obs": "pixels"}, ConfigError, "env.obs='pixels' is for dmc tasks only"),
         ("dmc_vision", {}, ConfigError, "suite dmc_vision is played with env.obs='pixels', and preset cartpole shows 'state'"),
         (f"{FIVE},import:counting:fife", {}, EnvError, "import:counting:fife: fife in module counting does not exist"),
@@ -135,7 +135,7 @@ def test_bins_are_25000_frames_or_a_tenth_of_a_short_run(frames, width):
 # Results
 
 
-def test_results_by_hand(tmp_path, calls, capsys):
+def test_results_by_hand(tmp_path, calls, said):
     """400 frames in bins of 25; an episode every 10 frames returns its end frame + seed."""
     output = tmp_path / "out"
     assert stub(plan_of(output, f"{FIVE},{SIX}", 2, 400, **{"env.action_repeat": 2})) == 0
@@ -180,10 +180,10 @@ def test_results_by_hand(tmp_path, calls, capsys):
         assert task["last_bin"] == {"mean": 390.5, "std": pytest.approx(0.5**0.5), "seeds": 2}
         assert task["deterministic"] == {"mean": 100.5, "std": pytest.approx(0.5**0.5), "seeds": 2}
         assert task["sampled"] == {"mean": 50.5, "std": pytest.approx(0.5**0.5), "seeds": 2}
-    printed = capsys.readouterr().out
+    printed = said()
     assert f"| {SIX} | 2 of 2 | 390.5 ± 0.7 | 100.5 ± 0.7 | 50.5 ± 0.7 |" in printed
     assert f"[4/4] finished {SIX} seed 1 in 0:00:0" in printed
-    assert f"report: python scripts/report.py {output / 'runs'} --output {output / 'report'}" in printed
+    assert f"report: dreamer report {output / 'runs'} --output {output / 'report'}" in printed
     assert (output / "logs" / "import_counting_six-1.log").read_text() == f"training {SIX} 1\n"
 
 
@@ -211,14 +211,14 @@ def test_results_and_report_agree_on_the_deviation_over_seeds(tmp_path):
     assert "81." not in page.split("<h2>Final scores")[1].split("<h2>Runs")[0]
 
 
-def test_different_commits_are_listed(tmp_path, capsys):
+def test_different_commits_are_listed(tmp_path, said):
     output = tmp_path / "out"
     stub(plan_of(output, seeds=2))
-    assert "not all runs had the same" not in capsys.readouterr().out
+    assert "not all runs had the same" not in said()
     [path] = output.glob("runs/*/cartpole-1-*/environment.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"git_commit": "another"}))
     stub(plan_of(output, seeds=2))
-    assert "not all runs had the same versions, device, machine and commit" in capsys.readouterr().out
+    assert "not all runs had the same versions, device, machine and commit" in said()
     one, two = results_of(output)["environments"]
     assert (one["runs"], two["runs"], two["git_commit"]) == ([f"{FIVE} seed 0"], [f"{FIVE} seed 1"], "another")
 
@@ -226,7 +226,7 @@ def test_different_commits_are_listed(tmp_path, capsys):
 # Failures
 
 
-def test_a_child_that_fails_is_recorded_and_the_others_go_on(tmp_path, calls, order, capsys):
+def test_a_child_that_fails_is_recorded_and_the_others_go_on(tmp_path, calls, order, said):
     order({"five 0": "crash", "six 0": "kill", "five 1": "refuse"})
     plan = plan_of(tmp_path / "out", f"{FIVE},{SIX}", 2)
     assert stub(plan) == 1
@@ -239,7 +239,7 @@ def test_a_child_that_fails_is_recorded_and_the_others_go_on(tmp_path, calls, or
     five, six = results_of(plan.output)["tasks"]
     assert (five["runs"], five["finished"], five["deterministic"]["mean"]) == (2, 0, None)
     assert (six["runs"], six["finished"], six["deterministic"]["mean"]) == (2, 1, 101)
-    assert f"failed: {FIVE} seed 0: RuntimeError: out of luck" in capsys.readouterr().out
+    assert f"failed: {FIVE} seed 0: RuntimeError: out of luck" in said()
     assert "a warning" in (plan.output / "logs" / "import_counting_five-0.err").read_text()
 
     order({})
@@ -315,12 +315,12 @@ def test_only_what_is_missing_is_run_and_no_folder_counts_twice(mixed, calls):
     assert calls() == []
 
 
-def test_a_checkpoint_that_train_refuses_is_started_anew(mixed, calls, order, capsys):
+def test_a_checkpoint_that_train_refuses_is_started_anew(mixed, calls, order, said):
     before = folders(mixed)
     order({"five 1": "refuse"})
     assert stub(mixed) == 1  # the stub refuses the new run too
     assert calls()[:2] == ["five 1 resume", "five 1 new"]
-    assert "error: checkpoint 60 is damaged" in capsys.readouterr().out
+    assert "error: checkpoint 60 is damaged" in said()
     assert Path(before[1].replace("/runs/", "/set_aside/")).joinpath("checkpoints").is_dir()
     order({})
     assert stub(mixed) == 0
@@ -401,7 +401,7 @@ def test_two_benchmarks_do_not_share_a_folder(mixed, calls):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_reaches_the_child_and_the_same_command_goes_on(tmp_path, calls, order, monkeypatch, capsys, name):
+def test_a_signal_reaches_the_child_and_the_same_command_goes_on(tmp_path, calls, order, monkeypatch, said, name):
     monkeypatch.setenv("SIGNAL", name)
     order({"five 1": "wait"})
     plan = plan_of(tmp_path / "out", seeds=3)
@@ -409,7 +409,7 @@ def test_a_signal_reaches_the_child_and_the_same_command_goes_on(tmp_path, calls
     assert calls() == ["five 0 new", "five 1 new"]
     assert statuses(plan.output) == {"five 0": "finished", "five 1": "to resume", "five 2": "to start"}
     assert results_of(plan.output)["runs"][1]["error"] is None
-    lines = capsys.readouterr().out.splitlines()
+    lines = said().splitlines()
     assert lines[-1] == f"Stopped. Go on with: {plan.command()}"
     assert [line[:12] for line in lines if line.startswith("[")] == [
         "[1/3] start ",
@@ -431,7 +431,7 @@ def test_a_signal_reaches_the_child_and_the_same_command_goes_on(tmp_path, calls
 
 
 def test_a_real_run_is_interrupted_and_resumed(tmp_path, monkeypatch):
-    """scripts/benchmark.py with scripts/train.py: Ctrl-C comes at frame 43 of 62.
+    """`dreamer benchmark` with `dreamer train`: Ctrl-C comes at frame 43 of 62.
 
     An episode of five decisions returns 15 in six records; see test_loop for the updates of such a run.
     """
@@ -440,7 +440,7 @@ def test_a_real_run_is_interrupted_and_resumed(tmp_path, monkeypatch):
     overrides = [f"--{name}={value}" for name, value in {**TINY, "train.frames": 62}.items()]
 
     def call(*more: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "scripts/benchmark.py", *own, *more, *overrides]
+        command = [sys.executable, "-m", "dreamer_jax", "benchmark", *own, *more, *overrides]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, start_new_session=True)
 
     first = call()
@@ -461,6 +461,18 @@ def test_a_real_run_is_interrupted_and_resumed(tmp_path, monkeypatch):
     assert not (output / "set_aside").exists()
     [environment] = results_of(output)["environments"]
     assert environment["device"].lower() == "cpu"
+
+
+def test_a_preset_may_be_a_file(tmp_path, calls):
+    """Each child, and the command that goes on, name the file; its runs are known by its name."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: cartpole\nreplay: {batch_size: 3}\n")
+    plan = make_plan(FIVE, 1, str(file), {**TINY, "train.frames": 120}, tmp_path / "out")
+    assert stub(plan) == 0
+    assert calls() == ["five 0 new"]
+    [run] = results_of(plan.output)["runs"]
+    assert (run["status"], Path(run["folder"]).name[:7]) == ("finished", "mine-0-")
+    assert f"--preset {file} " in plan.command()
 
 
 # Seeds side by side

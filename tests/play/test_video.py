@@ -42,19 +42,18 @@ def test_frames_are_copies(policy, monkeypatch):
     assert [frame.max() for frame in frames] == list(range(6))
 
 
-def test_an_environment_without_pictures_has_no_video(policy, capsys, tmp_path):
+def test_an_environment_without_pictures_has_no_video(policy, said, tmp_path):
     env = EnvConfig(task="import:counting:six")
     with pytest.raises(EnvError, match="cannot render"):
         record_episode(policy, env, seed=0)
     write_episode(policy, env, 0, tmp_path / "x.mp4")
-    said = capsys.readouterr().out
-    assert said.startswith("no video: import:counting:six cannot render images; switch its video off: --eval.video false")
-    assert said.count("\n") == 1
+    assert said().startswith("no video: import:counting:six cannot render images; switch its video off: --eval.video false")
+    assert said().count("\n") == 1
     assert not (tmp_path / "x.mp4").exists()
 
 
 @pytest.mark.parametrize("broken", ["raises", "grey"])
-def test_a_video_that_fails_costs_nothing_else(policy, capsys, tmp_path, monkeypatch, broken):
+def test_a_video_that_fails_costs_nothing_else(policy, said, tmp_path, monkeypatch, broken):
     """What `render` raises or returns is the environment's own affair: one line says why there is no video."""
 
     def render(self):
@@ -64,7 +63,7 @@ def test_a_video_that_fails_costs_nothing_else(policy, capsys, tmp_path, monkeyp
 
     monkeypatch.setattr(Counting, "render", render)
     write_episode(policy, policy.config.env, 0, tmp_path / "x.mp4")
-    assert capsys.readouterr().out.count("\n") == 1
+    assert said().count("\n") == 1
     assert not (tmp_path / "x.mp4").exists()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from run_folders import make_run
 
-from dreamer_jax.core.presets import load_config
+from dreamer_jax.core.presets import load_config, parse_config
 from dreamer_jax.report.comparison import make_panels, protocol_labels, round_width
 from dreamer_jax.report.summary import read_run
 
@@ -90,6 +90,20 @@ def test_a_changed_value_makes_another_curve_and_is_named():
         "dmc_proprio_cpu (replay.train_ratio=64)",
         "cartpole",
         "dmc_proprio_cpu (replay.train_ratio=128)",
+    ]
+
+
+def test_options_of_extensions_that_are_not_imported_tell_protocols_apart():
+    """As a report reads them: one run chose the term with a weight, one with another, one did without."""
+    plain = load_config("cartpole").model_dump(by_alias=True)
+    smooth = [
+        {**plain, "loss": {**plain["loss"], "terms": ["smooth"]}, "extensions": {"smooth": {"weight": w}}} for w in (1, 2)
+    ]
+    configs = [parse_config({**values, "imports": ["elsewhere"]}, "run") for values in (plain, *smooth)]
+    assert protocol_labels(configs) == [
+        "cartpole (loss.terms=none, extensions.smooth.weight=none)",
+        "cartpole (loss.terms=smooth, extensions.smooth.weight=1)",
+        "cartpole (loss.terms=smooth, extensions.smooth.weight=2)",
     ]
 
 

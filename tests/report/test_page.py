@@ -1,7 +1,6 @@
 """The page: its numbers against hand arithmetic, and that it is safe to open."""
 
 import base64
-import importlib.util
 import json
 import re
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from run_folders import make_run
 
+from dreamer_jax.cli import report as command
 from dreamer_jax.report.page import write_report
 from dreamer_jax.report.summary import read_runs
 
@@ -240,16 +240,13 @@ def test_other_published_figures_appear_once_a_run_is_that_long(tmp_path):
     assert "818" not in text  # that is vision's
 
 
-def test_the_script(walker, capsys, monkeypatch):
-    spec = importlib.util.spec_from_file_location("report_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.main([str(walker / "runs"), "--threshold", "100"])
+def test_the_command(walker, capsys):
+    command.main([str(walker / "runs"), "--threshold", "100"])
     printed = capsys.readouterr().out
     assert printed.count("\n") == 2 + 5
     assert "solved at" in printed
     assert not (walker / "out").exists()
-    script.main([str(walker / "runs" / "walker_walk" / "0"), "--output", str(walker / "out")])
+    command.main([str(walker / "runs" / "walker_walk" / "0"), "--output", str(walker / "out")])
     assert f"wrote {walker / 'out' / 'report.html'}" in capsys.readouterr().out
 
 

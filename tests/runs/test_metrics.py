@@ -5,12 +5,13 @@ import math
 import os
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from metrics_rows import QUIET, make_row, write_rows
+from metrics_rows import make_row, write_rows
 
-from dreamer_jax.core.errors import RunError
+from dreamer_jax.core.errors import ConfigError, RunError
 from dreamer_jax.runs.metrics import FILE_NAME, MetricsLog, of_kind, read_metrics, truncate
 
 
@@ -20,7 +21,7 @@ def test_round_trip(tmp_path):
 
 
 def test_every_row_is_on_disk_when_write_returns(tmp_path):
-    log = MetricsLog(tmp_path, QUIET)
+    log = MetricsLog(tmp_path)
     for count in (1, 2, 3):
         log.write(make_row(count))
         assert len(read_metrics(tmp_path / FILE_NAME)) == count
@@ -39,7 +40,7 @@ def test_numpy_scalars_and_numbers_json_lacks(tmp_path):
 def test_rows_without_a_counter_are_refused(tmp_path, name):
     row = make_row(1)
     del row[name]
-    log = MetricsLog(tmp_path, QUIET)
+    log = MetricsLog(tmp_path)
     with pytest.raises(AssertionError, match=name):
         log.write(row)
     with pytest.raises(AssertionError, match="known"):
@@ -135,11 +136,11 @@ def test_rows_after_a_checkpoint_at_the_same_frame_are_dropped(tmp_path):
 
 
 def test_the_rows_of_a_log_are_counted(tmp_path):
-    log = MetricsLog(tmp_path, QUIET)
+    log = MetricsLog(tmp_path)
     log.write(make_row(1))
     assert log.rows == 1
     log.close()
-    log = MetricsLog(tmp_path, QUIET, resume=True)
+    log = MetricsLog(tmp_path, resume=True)
     log.write(make_row(2))
     assert log.rows == len(read_metrics(tmp_path / FILE_NAME)) == 2
     log.close()
@@ -171,7 +172,7 @@ def test_truncate_and_resume_without_rows(tmp_path):
 def test_a_new_run_never_writes_into_an_old_one(tmp_path):
     path = write_rows(tmp_path, [make_row(1)])
     with pytest.raises(RunError, match="--resume"):
-        MetricsLog(tmp_path, QUIET)
+        MetricsLog(tmp_path)
     assert len(read_metrics(path)) == 1
 
 
@@ -181,7 +182,46 @@ def test_rows_of_one_kind_keep_their_order():
     assert of_kind(rows, "episode") == []
 
 
+def test_a_run_is_read_by_its_folder(tmp_path):
+    path = write_rows(tmp_path, [make_row(1)])
+    assert read_metrics(tmp_path) == read_metrics(str(path)) == [make_row(1)]
+
+
+def test_rows_are_a_table(tmp_path):
+    """Columns in the order in which they come up; what a row lacks is empty, and words cannot be HTML."""
+    write_rows(tmp_path, [make_row(8, x=0.123456789), make_row(9, "eval", return_mean=2.0, return_std=0.0, note="<b>")])
+    rows = read_metrics(tmp_path)
+    counters = ["kind", "frames", "decisions", "updates", "wall_seconds"]
+    assert rows.columns == [*counters, "x", "return_mean", "return_std", "note"]
+    table = ElementTree.fromstring(f"<div>{rows._repr_html_()}</div>")
+    assert [cell.text for cell in table.iter("th")] == rows.columns
+    assert [[cell.text for cell in line.iter("td")] for line in table.find("table/tbody")] == [
+        ["train", "8", "8", "4", "1", "0.123457", None, None, None],
+        ["eval", "9", "9", "4", "1.125", None, "2", "0", "<b>"],
+    ]
+    assert table.find("p").text == "2 of 2 rows"
+    assert of_kind(rows, "eval").columns == [*counters, "return_mean", "return_std", "note"]
+
+
+def test_a_long_table_is_cut(tmp_path):
+    write_rows(tmp_path, [make_row(frames) for frames in range(60)])
+    table = ElementTree.fromstring(f"<div>{read_metrics(tmp_path)._repr_html_()}</div>")
+    assert len(table.find("table/tbody")) == 50
+    assert table.find("p").text == "50 of 60 rows"
+
+
+def test_rows_become_a_data_frame(tmp_path, monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    write_rows(tmp_path, [make_row(8, x=0.5), make_row(9)])
+    frame = read_metrics(tmp_path).to_pandas()
+    assert frame["frames"].tolist() == [8, 9]
+    assert pandas.isna(frame["x"]).tolist() == [False, True]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match="pip install pandas"):
+        read_metrics(tmp_path).to_pandas()
+
+
 def test_what_reads_runs_loads_no_jax():
-    modules = ", ".join(f"dreamer_jax.runs.{name}" for name in ("metrics", "sinks", "curves", "folder", "budget"))
+    modules = ", ".join(f"dreamer_jax.runs.{name}" for name in ("metrics", "status", "curves", "folder", "budget"))
     code = f"import sys, {modules}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

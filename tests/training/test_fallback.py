@@ -60,11 +60,11 @@ def damage(run: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["agent", "host", "no segment", "torn segment"])
-def test_the_checkpoint_before_a_damaged_one_is_taken(run, whole, what, capsys):
+def test_the_checkpoint_before_a_damaged_one_is_taken(run, whole, what, said):
     """And from there the run is the same to the bit; the damaged one is not thrown away."""
     damage(run, what)
     start.resume(run)
-    output = capsys.readouterr().out
+    output = said()
     assert "Looking for an older checkpoint" in output
     assert str(run / "replay" if "segment" in what else run / "checkpoints" / "51") in output
     assert [path.name for path in (run / "set_aside").iterdir()] == ["51"]
@@ -123,7 +123,7 @@ def test_records_between_the_best_checkpoint_and_the_newest_are_not_kept(tmp_pat
     start.resume(run)  # the one before has its records
 
 
-def test_a_run_without_a_checkpoint_begins_again(tmp_path, whole, capsys):
+def test_a_run_without_a_checkpoint_begins_again(tmp_path, whole, said):
     """It was ended after its first rows and records; nothing of them comes twice."""
     config = tiny_config(tmp_path, **CHANGES)
     run = create_run(config)
@@ -131,7 +131,7 @@ def test_a_run_without_a_checkpoint_begins_again(tmp_path, whole, capsys):
     shutil.copy(whole / "metrics.jsonl", run)
     (run / "checkpoints" / "20.orbax-checkpoint-tmp-1").mkdir(parents=True)
     start.resume(run)
-    assert f"{run} has no checkpoint yet: it begins again" in capsys.readouterr().out
+    assert f"{run} has no checkpoint yet: it begins again" in said()
     assert (run / "set_aside" / "0" / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert rows(run) == rows(whole)
     assert_same(last(run), last(whole))
@@ -163,7 +163,7 @@ def test_a_full_disk_ends_the_run_in_one_line(tmp_path, whole, stop_after, place
     [run] = (tmp_path / "import_counting_seeded_length").iterdir()
     text = str(refused.value)
     assert message in text
-    assert f"and what was saved before is whole. Make room, then: python scripts/train.py --resume {run}" in text
+    assert f"and what was saved before is whole. Make room, then: dreamer train --resume {run}" in text
     assert "\n" not in text
     stop_after(None)
     start.resume(run)

@@ -42,6 +42,7 @@ from dreamer_jax.runs.folder import create_run, open_run
 from dreamer_jax.runs.metrics import COUNTERS, is_number, read_metrics, truncate
 from dreamer_jax.training import start
 from dreamer_jax.training.build import build_training
+from dreamer_jax.training.callbacks.group import Callbacks
 from dreamer_jax.training.loop import Training
 from dreamer_jax.training.resumption import begin
 from dreamer_jax.training.seed_run import SeedRun
@@ -285,7 +286,7 @@ def training(tmp_path_factory) -> Iterator[Training]:
     config = tiny_config(tmp_path_factory.mktemp("stopped"), **changes, precision="float32")
     with contextlib.ExitStack() as stack:
         envs = start._open_envs(stack, [config], [0])
-        training = build_training([config], [create_run(config)], [None], envs, stack)
+        training = build_training([config], [create_run(config)], [None], envs, Callbacks([]), stack)
         with pytest.MonkeyPatch.context() as patch:
             stop_next_run(patch, STOPPED_AT)
             training.train()
@@ -308,7 +309,7 @@ def go_on(training: Training, host: Any) -> None:
     fresh = Replay(training.envs.obs_specs, training.envs.action_spec, replay.latent, *sizes)
     checkpoints = old.checkpoints
     with mock.patch.object(checkpoints._manager, "restore", return_value={"host": host}), contextlib.ExitStack() as stack:
-        run = SeedRun(old.config, old.folder, checkpoints, fresh, STOPPED_AT)
+        run = SeedRun(old.config, old.folder, checkpoints, fresh, STOPPED_AT, Callbacks([]))
         run.open("cpu", stack)
         ratio = TrainRatio(config.train_ratio, config.batch_size, config.batch_length)
         ratio.previous = run.train_ratio
@@ -418,15 +419,15 @@ def begin_with(training: Training, arrays: Arrays) -> None:
         ("episodes/recorded", np.array([0, 1]), "the episodes have [0, 1] actions, and there are"),
     ],
 )
-def test_what_is_in_flight_and_does_not_fit_is_named(training, in_flight, capsys, path, value, problem):
+def test_what_is_in_flight_and_does_not_fit_is_named(training, in_flight, said, path, value, problem):
     """It is done without; what was saved is gone on with."""
     begin_with(training, in_flight)
-    assert "new episodes" not in capsys.readouterr().out
+    assert "new episodes" not in said()
     assert not training.step.is_first.any()
     changes = {**in_flight, tuple(path.split("/")): value}
     begin_with(training, {key: array for key, array in changes.items() if array is not None})
     place = training.runs[0].folder / "checkpoints" / str(STOPPED_AT) / "in_flight"
-    output = capsys.readouterr().out
+    output = said()
     assert f"{place} cannot be used: " in output
     assert problem in output
     assert training.step.is_first.all()

@@ -46,7 +46,7 @@ def _one(array, value):
 @cache
 def agent(version: str):
     config, discrete = VERSIONS[version]
-    nets = build_networks(config.model, helpers.OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), jnp.float32, CPU)
+    nets = build_networks(config, helpers.OBS_SPECS, ActionSpec(discrete, 3 if discrete else 2), jnp.float32, CPU)
     return nets, compile_train_step(nets, config), helpers.quick_jit(partial(init_agent, nets, config))
 
 
@@ -206,11 +206,11 @@ def spoil(monkeypatch):
     return spoiling
 
 
-def test_a_run_leaves_out_bad_updates_and_keeps_their_batches(tmp_path, spoil, capsys):
+def test_a_run_leaves_out_bad_updates_and_keeps_their_batches(tmp_path, spoil, said):
     """The third and the last update of nine."""
     spoil([3, 9])
     run = start.train(tiny_config(tmp_path, train__frames=48, replay__context=1))
-    output = capsys.readouterr().out
+    output = said()
     rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "train"]
     assert rows[-1]["updates"] == 9
     assert sum(row["refused_updates"] for row in rows) == 2

@@ -17,12 +17,12 @@ from typing import Any
 
 import imageio.v3 as iio
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from counting import INTERRUPTED_AT, tiny_config
 
 from dreamer_jax.agent.types import AgentState
+from dreamer_jax.cli.command import messages_on_stdout
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, DreamerError, RunError, StorageError
 from dreamer_jax.core.presets import parse_config, read_yaml, write_yaml
@@ -31,8 +31,7 @@ from dreamer_jax.play.policy import Policy
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.metrics import MEASURED, read_metrics
-from dreamer_jax.training import acting, build, seed_run, start
-from dreamer_jax.training import learner as learner_module
+from dreamer_jax.training import acting, build, start
 
 
 def rows_of(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -77,6 +76,7 @@ def refusal(function: Any, argument: Any, error: type[DreamerError] = RunError) 
 def test_a_run_leaves_its_folder(finished_run):
     assert {path.name for path in finished_run.iterdir()} == {
         "config.yaml",
+        "spaces.json",
         "metrics.jsonl",
         "tensorboard",
         "checkpoints",
@@ -85,6 +85,7 @@ def test_a_run_leaves_its_folder(finished_run):
         "curves.png",
         "environment.json",
         "evaluation.json",
+        "status.json",
         "lock",
     }
     assert finished_run.parent.name == "import_counting_five"
@@ -165,19 +166,6 @@ def test_the_seed_decides_everything(finished_run, tmp_path):
 
 
 # Counting
-
-
-@pytest.fixture
-def without_learning(monkeypatch):
-    """Updates that only count themselves, and evaluations that are not played: for the accounting around them."""
-
-    def count(nets, config, seeds):
-        metrics = {"loss/total": jnp.zeros(seeds), "refused": jnp.zeros(seeds)}
-        return lambda state, batch: (dataclasses.replace(state, step=state.step + 1), metrics, None)
-
-    result = dict.fromkeys(("return_mean", "return_std", "return_min", "return_max", "length_mean"), 0.0) | {"episodes": 1}
-    monkeypatch.setattr(learner_module, "compile_train_step", count)
-    monkeypatch.setattr(seed_run, "evaluate", lambda policy, env, episodes, seed, first_seed: result)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +280,7 @@ def stopped(tmp_path_factory):
         save(self, frames, state, host, replay, in_flight, score)
 
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+    with pytest.MonkeyPatch.context() as patch, messages_on_stdout(), contextlib.redirect_stdout(io.StringIO()) as output:
         patch.setattr(Checkpoints, "save", spy)
         run = start.train(run_config)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -318,7 +306,7 @@ def resumed(stopped, tmp_path_factory):
             started.rng = replay.rng.bit_generator.state
             super().__init__(nets, config, states, replays)
 
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+    with pytest.MonkeyPatch.context() as patch, messages_on_stdout(), contextlib.redirect_stdout(io.StringIO()) as output:
         patch.setattr(build, "Learner", Spy)
         assert start.resume(run) == run
     return SimpleNamespace(run=run, started=started, output=output.getvalue())
@@ -326,7 +314,7 @@ def resumed(stopped, tmp_path_factory):
 
 def test_ctrl_c_ends_with_a_checkpoint_and_says_how_to_go_on(stopped):
     assert f"Stopped at frame {INTERRUPTED_AT}" in stopped.output
-    assert f"python scripts/train.py --resume {stopped.run}" in stopped.output
+    assert f"dreamer train --resume {stopped.run}" in stopped.output
     with contextlib.closing(Checkpoints(stopped.run)) as checkpoints:
         assert checkpoints.resolve("last") == stopped.saved.frames == INTERRUPTED_AT
     counters = saved_host(stopped.run)["counters"]
@@ -437,10 +425,10 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["agent", "host"])
-def test_damaged_checkpoints_are_refused_if_there_is_no_other(stopped_run, part, capsys):
+def test_damaged_checkpoints_are_refused_if_there_is_no_other(stopped_run, part, said):
     for frames in ("40", "43"):
         damage(stopped_run / "checkpoints" / frames / part)
-    output = nothing_left(stopped_run, capsys)
+    output = nothing_left(stopped_run, said)
     for frames in ("40", "43"):
         assert (
             f"checkpoint {stopped_run / 'checkpoints' / frames}" in output or f"checkpoints/{frames}/host is damaged" in output
@@ -455,31 +443,31 @@ def damage(folder: Path) -> None:
             path.write_bytes(b"")
 
 
-def nothing_left(run: Path, capsys: Any) -> str:
+def nothing_left(run: Path, said: Any) -> str:
     """What is printed of each checkpoint before the run is refused because none can be read."""
     assert f"{run}: none of its checkpoints can be read" in refusal(start.resume, run, CheckpointError)
-    return capsys.readouterr().out
+    return said()
 
 
-def test_a_missing_replay_segment_is_refused(stopped_run, capsys):
+def test_a_missing_replay_segment_is_refused(stopped_run, said):
     # Records 0 to 23 were saved with the evaluation at frame 20, up to 47 at frame 40, up to 51 by the interruption.
     segments = sorted((stopped_run / "replay").iterdir())
     assert [path.stem[-3:] for path in segments] == ["023", "047", "051"]
     segments[1].unlink()
-    assert f"checkpoint at frame 43: {stopped_run / 'replay'} lacks records 23 to 51" in nothing_left(stopped_run, capsys)
+    assert f"checkpoint at frame 43: {stopped_run / 'replay'} lacks records 23 to 51" in nothing_left(stopped_run, said)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
-def test_a_damaged_replay_segment_is_refused(stopped_run, content, capsys):
+def test_a_damaged_replay_segment_is_refused(stopped_run, content, said):
     segment = min((stopped_run / "replay").iterdir())
     segment.write_bytes(content)
-    assert f"{segment} cannot be read" in nothing_left(stopped_run, capsys)
+    assert f"{segment} cannot be read" in nothing_left(stopped_run, said)
 
 
-def test_a_torn_replay_segment_is_refused(stopped_run, capsys):
+def test_a_torn_replay_segment_is_refused(stopped_run, said):
     segment = min((stopped_run / "replay").iterdir())
     segment.write_bytes(segment.read_bytes()[:-100])
-    assert f"{segment} cannot be read" in nothing_left(stopped_run, capsys)
+    assert f"{segment} cannot be read" in nothing_left(stopped_run, said)
 
 
 def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):

@@ -19,12 +19,12 @@ from counting import tiny_config
 
 from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.train_step import compile_train_step, init_agent
+from dreamer_jax.cli.command import messages_on_stdout
 from dreamer_jax.core.errors import CheckpointError, RunError
 from dreamer_jax.play.policy import load_policy
 from dreamer_jax.runs.metrics import read_metrics
 from dreamer_jax.training import start
 from dreamer_jax.training.collector import Collector
-from dreamer_jax.training.progress import Progress
 
 SEEDS = 3
 
@@ -67,7 +67,7 @@ def test_one_update_of_several_seeds_is_that_of_each_alone():
 def trained(tmp_path_factory):
     """Three seeds in episodes of random lengths: they use up 60 frames at different times."""
     config = tiny_config(tmp_path_factory.mktemp("runs"), "seeded_length", seed=4, train__frames=60, eval__every=30)
-    with contextlib.redirect_stdout(io.StringIO()) as output:
+    with messages_on_stdout(), contextlib.redirect_stdout(io.StringIO()) as output:
         runs = start.train_seeds(config, SEEDS)
     return config, runs, output.getvalue()
 
@@ -131,13 +131,6 @@ def test_seeds_without_a_common_checkpoint_are_refused(tmp_path):
         (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("frames: 30\n", "frames: 40\n"))
     with pytest.raises(CheckpointError, match="no checkpoints from the same moment; resume them one at a time"):
         start.resume_seeds(runs)
-
-
-def test_the_progress_shows_mean_and_interval():
-    """Means 1, 2, 3: deviation 1, Student's t of 2 degrees of freedom 4.303, so 4.303 / sqrt(3) = 2.48."""
-    stream = io.StringIO()
-    Progress(100, stream=stream).update(50, 1, 1.0, [[1.0], [0.0, 4.0], [3.0]], {})
-    assert "return 2 ± 2.48 (3 seeds)" in stream.getvalue()
 
 
 def test_over_several_devices_the_seeds_are_split(tmp_path):
