@@ -1,9 +1,8 @@
-"""The command `dreamer_jax.cli.diagnose`: `python scripts/diagnose.py --help` says what it does."""
+"""`dreamer diagnose` without its console command: `python scripts/diagnose.py --help` says what it does."""
 
 import sys
 
-from dreamer_jax.cli.command import run_command
-from dreamer_jax.cli.diagnose import main
+from dreamer_jax.cli.main import main
 
 if __name__ == "__main__":
-    run_command(main, sys.argv[1:])
+    main(["diagnose", *sys.argv[1:]])

@@ -1,10 +1,8 @@
-"""The command `dreamer_jax.cli.train`: `python scripts/train.py --help` lists every option."""
+"""`dreamer train` without its console command: `python scripts/train.py --help` says what it does."""
 
 import sys
 
-from dreamer_jax.cli.command import run_command, tune_malloc
-from dreamer_jax.cli.train import main
+from dreamer_jax.cli.main import main
 
 if __name__ == "__main__":
-    tune_malloc()
-    run_command(main, sys.argv[1:])
+    main(["train", *sys.argv[1:]])

@@ -1,6 +1,6 @@
 """The structure of the package, from the code's own imports: `python tests/structure.py` prints it.
 
-Imports inside functions count as well. `tests/test_structure.py` holds the limits.
+Imports inside functions count as well; those for type checkers alone do not. `tests/test_structure.py` holds the limits.
 """
 
 import ast
@@ -19,7 +19,7 @@ Imports = Mapping[str, Set[str]]  # a name -> the names that it imports
 
 def package_imports() -> dict[str, set[str]]:
     """The packages of dreamer_jax, and `scripts` -> the packages that each imports."""
-    graph = grimp.build_graph("dreamer_jax")
+    graph = grimp.build_graph("dreamer_jax", exclude_type_checking_imports=True)
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     imports = {
         package: {
@@ -41,7 +41,7 @@ def package_imports() -> dict[str, set[str]]:
 
 def module_imports(package: str) -> dict[str, set[str]]:
     """The modules of one package -> the modules of the same package that each imports."""
-    graph = grimp.build_graph("dreamer_jax")
+    graph = grimp.build_graph("dreamer_jax", exclude_type_checking_imports=True)
     prefix = f"dreamer_jax.{package}."
     modules = {name for name in graph.modules if name.startswith(prefix)}
     return {

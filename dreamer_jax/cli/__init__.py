@@ -1,1 +1,1 @@
-"""The commands, one file each."""
+"""The command `dreamer`: one file for each of its commands, and what they share."""

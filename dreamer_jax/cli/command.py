@@ -1,8 +1,12 @@
 """What all commands share: errors of the user in one line, and a process tuned for a long run."""
 
+import contextlib
+import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+from tqdm import tqdm
 
 from dreamer_jax.core.errors import UNUSABLE_CHECKPOINT, CheckpointError, DreamerError
 
@@ -22,13 +26,39 @@ def tune_malloc() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+class _Terminal(logging.Handler):
+    """Writes bare messages to stdout, above a progress bar that is there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()  # a pipe would keep them back
+
+
+@contextlib.contextmanager
+def messages_on_stdout() -> Iterator[None]:
+    """While a command runs, what the package logs for its user is printed: the level INFO and above, each message once."""
+    logger, handler = logging.getLogger("dreamer_jax"), _Terminal()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # libraries install handlers of their own at the root
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
 def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
     """Runs a command; what the user did wrong becomes one line on stderr.
 
-    Exit status: 2 for an error of the user's or the disk's, 3 for an unusable checkpoint, 130 after Ctrl-C.
+    Exit status: 2 for an error of the user's or the disk's, 3 for an unusable checkpoint, 130 after Ctrl-C, and 75 for a
+    training that SIGTERM or SIGUSR1 has stopped.
     """
     try:
-        main(arguments)
+        with messages_on_stdout():
+            main(arguments)
     except DreamerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(UNUSABLE_CHECKPOINT if isinstance(error, CheckpointError) else 2)

@@ -1,27 +1,28 @@
-"""Compares a run's imagination with its environment, and asks "what if": `python scripts/diagnose.py RUN`.
+"""Compares a run's imagination with its environment, and asks "what if".
 
 From held-out states the same actions are taken in the model and in the environment: errors of reward and of the episode's end
 for each step, drift of the latent, error of the critic. From one state other actions are tried in both.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+
+from dreamer_jax.cli.parser import CommandParser, whole_number
 
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder that train.py wrote")
-    parser.add_argument("--checkpoint", default="last", help="last, best (by evaluation) or the frames of one that was kept")
-    parser.add_argument(
-        "--episodes", type=int, default=20, help="episodes with the agent's actions, and as many with random ones"
-    )
-    parser.add_argument("--starts", type=int, default=200, help="states to imagine from [count]")
-    parser.add_argument("--horizon", type=int, default=50, help="steps to imagine [decisions]")
-    parser.add_argument("--seed", type=int, default=0, help="seed of environments and sampling")
-    parser.add_argument("--output", type=Path, help="folder for numbers and figures; default: RUN/diagnosis")
-    options = parser.parse_args(arguments)
+    parser = CommandParser("diagnose", __doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder that `dreamer train` wrote")
+    checkpoint = "last, best (by evaluation) or the frames of one that was kept"
+    parser.add_argument("--checkpoint", default="last", help=checkpoint)
+    episodes = "episodes with the agent's actions, and as many with random ones [count]"
+    parser.add_argument("--episodes", type=whole_number(1), default=20, help=episodes)
+    parser.add_argument("--starts", type=whole_number(1), default=200, help="states to imagine from [count]")
+    parser.add_argument("--horizon", type=whole_number(1), default=50, help="steps to imagine [decisions]")
+    parser.add_argument("--seed", type=whole_number(), default=0, help="seed of environments and sampling")
+    parser.add_argument("--output", type=Path, help="folder for numbers and figures; by default RUN/diagnosis")
+    options = parser.read(arguments)
 
     from dreamer_jax.analysis import imagination
 

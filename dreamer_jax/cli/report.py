@@ -1,22 +1,22 @@
-"""Compares runs with each other and with published results: `python scripts/report.py RUN [RUN ...] --output FOLDER`."""
+"""Compares runs with each other and with published results; without --output it only prints a table."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dreamer_jax.cli.parser import CommandParser
+from dreamer_jax.report.aggregates import require_rliable
+from dreamer_jax.report.summary import find_runs, read_runs, runs_table, summarise
+
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that train.py wrote, or folders of runs")
+    parser = CommandParser("report", __doc__)
+    runs = "run folders that `dreamer train` wrote, or folders of runs"
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=runs)
     parser.add_argument("--output", type=Path, help="folder for report.html, its figures and one JSON summary a run")
     parser.add_argument("--threshold", type=float, help="return that counts as solved; adds the column 'solved at' [return]")
-    options = parser.parse_args(arguments)
-
-    from dreamer_jax.report.aggregates import require_rliable
-    from dreamer_jax.report.summary import find_runs, read_runs, runs_table, summarise
-
+    options = parser.read(arguments)
     if options.output:
         require_rliable()
     runs, damaged = read_runs(find_runs(options.runs))

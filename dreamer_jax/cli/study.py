@@ -1,42 +1,54 @@
-"""Studies with a figure and a table each: `python scripts/study.py horizon --output FOLDER`, or `ppo RUN [RUN ...]`.
+"""Studies over several runs, with a figure and a table each."""
 
-horizon  trains agents that imagine 15 and 50 steps, and compares returns and the error of their critics
-ppo      trains PPO (pip install -e ".[ppo]") on the task of finished runs, and compares returns over environment steps
-"""
-
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dreamer_jax.cli.parser import CommandParser, choose, whole_number
+
+STUDIES = {
+    "horizon": "agents that imagine 15 and 50 steps: their returns, and the error of their critics",
+    "ppo": 'PPO (pip install -e ".[ppo]") on the task of finished runs: returns over environment steps',
+}
+DECIDED = ("seed", "runs", "behavior.imagination_horizon")  # by --seeds, --output and --horizons
+
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    study, rest = choose("dreamer study", __doc__ or "", STUDIES, arguments)
+    {"horizon": _horizon, "ppo": _ppo}[study](rest)
+
+
+def _horizon(arguments: Sequence[str]) -> None:
+    parser = CommandParser("study horizon", "Trains agents that imagine different numbers of steps, and compares them.")
+    parser.add_run_options(decided=DECIDED)
+    horizons = "imagined steps H of each group [decisions]"
+    parser.add_argument("--horizons", type=whole_number(1), nargs="+", default=[15, 50], metavar="H", help=horizons)
+    parser.add_argument("--seeds", type=whole_number(1), default=3, help="runs of each group, from seed 0 on [count]")
+    _add_common(parser)
+    options = parser.read(arguments)
+
+    from dreamer_jax.analysis.studies import study_horizon
+
+    sys.exit(
+        study_horizon(options.preset, options.horizons, options.seeds, options.threshold, options.overrides, options.output)
     )
-    kinds = parser.add_subparsers(dest="study", required=True)
-    horizon = kinds.add_parser("horizon", help="imagined steps; other options change the preset", allow_abbrev=False)
-    horizon.add_argument("--preset", default="cartpole", help="settings of all runs")
-    horizon.add_argument("--horizons", type=int, nargs="+", default=[15, 50], help="imagined steps H of each group [decisions]")
-    horizon.add_argument("--seeds", type=int, default=3, help="runs of each group, from seed 0 on [count]")
-    ppo = kinds.add_parser("ppo", help="PPO of Stable-Baselines3 beside finished runs", allow_abbrev=False)
-    ppo.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders that train.py wrote, or folders of runs")
-    ppo.add_argument("--seeds", type=int, default=5, help="runs of PPO, from seed 0 on [count]")
-    ppo.add_argument("--steps", type=int, default=200_000, help="length of a run of PPO [environment steps]")
-    for kind in (horizon, ppo):
-        kind.add_argument("--threshold", type=float, default=475.0, help="return that counts as solved [return]")
-        kind.add_argument("--output", type=Path, required=True, help="folder for runs, figure and table")
-    options, rest = parser.parse_known_args(arguments)
 
-    from dreamer_jax.analysis import studies
-    from dreamer_jax.core.options import parse_arguments
 
-    overrides = parse_arguments(rest)
-    if options.study == "horizon":
-        sys.exit(
-            studies.study_horizon(options.preset, options.horizons, options.seeds, options.threshold, overrides, options.output)
-        )
-    if rest:
-        parser.error(f"unknown options {' '.join(rest)}")
-    studies.study_ppo(options.runs, options.seeds, options.steps, options.threshold, options.output)
+def _ppo(arguments: Sequence[str]) -> None:
+    parser = CommandParser("study ppo", "Trains PPO of Stable-Baselines3 on the task of finished runs, and compares both.")
+    runs = "run folders that `dreamer train` wrote, or folders of runs"
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=runs)
+    parser.add_argument("--seeds", type=whole_number(1), default=5, help="runs of PPO, from seed 0 on [count]")
+    parser.add_argument("--steps", type=whole_number(1), default=200_000, help="length of a run of PPO [environment steps]")
+    _add_common(parser)
+    options = parser.read(arguments)
+
+    from dreamer_jax.analysis.studies import study_ppo
+
+    study_ppo(options.runs, options.seeds, options.steps, options.threshold, options.output)
+
+
+def _add_common(parser: CommandParser) -> None:
+    parser.add_argument("--threshold", type=float, default=475.0, help="return that counts as solved [return]")
+    parser.add_argument("--output", type=Path, required=True, help="folder for runs, figure and table")
