@@ -29,6 +29,7 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, DamagedError
 from dreamer_jax.core.extensions import DOORS
 from dreamer_jax.core.presets import flatten
+from dreamer_jax.core.quiet import errors_only
 from dreamer_jax.core.text import brief, shown
 from dreamer_jax.replay.buffer import Replay
 from dreamer_jax.replay.store import ReplayStore
@@ -36,8 +37,6 @@ from dreamer_jax.runs.counters import FORMAT, PARTS_FORMAT, HostState, read_host
 from dreamer_jax.runs.in_flight import InFlight, read_in_flight
 
 logger = logging.getLogger(__name__)
-# Orbax logs through absl, and warns of every checkpoint without a score and of every folder opened for reading.
-logging.getLogger("absl").setLevel(logging.ERROR)
 
 # Sections and settings that a run may go on with changed: they make no other run of it.
 FREE = ("train", "eval", "runs", "device", "replay.storage", "env.processes", "env.timeout", "env.restarts")
@@ -78,7 +77,8 @@ class Checkpoints:
             for half in folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
                 shutil.rmtree(half)
         try:
-            self._manager = ocp.CheckpointManager(folder, item_names=("agent", "host", "in_flight"), options=options)
+            with errors_only("absl"):  # Orbax warns of every folder that is opened for reading
+                self._manager = ocp.CheckpointManager(folder, item_names=("agent", "host", "in_flight"), options=options)
         except Exception as error:  # here and below: what Orbax raises of a file that it cannot read is open-ended
             raise CheckpointError(f"{folder} is damaged: {brief(error)}") from None
 
@@ -111,7 +111,7 @@ class Checkpoints:
         saved = {"agent": ocp.args.StandardSave(agent), "host": ocp.args.JsonSave(host.model_dump())}
         if in_flight is not None:
             saved["in_flight"] = ocp.args.StandardSave(jax.tree.map(lambda x: np.array(x, copy=True), in_flight))
-        with self._writing():
+        with self._writing(), errors_only("absl"):  # Orbax warns of every checkpoint without a score
             self._manager.save(
                 frames, args=ocp.args.Composite(**saved), metrics=None if score is None else {"score": float(score)}
             )

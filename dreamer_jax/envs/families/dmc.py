@@ -1,11 +1,9 @@
 """The DeepMind Control suite: `dmc:<domain>_<task>`. dm_control is imported with the first task that is made."""
 
-import contextlib
 import importlib
 import importlib.util
-import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -15,6 +13,7 @@ from gymnasium import spaces
 from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.extensions import register
+from dreamer_jax.core.quiet import errors_only
 from dreamer_jax.core.text import nearest, one_line
 from dreamer_jax.envs.families.base import Family
 from dreamer_jax.envs.families.gl import choose_gl, gl_advice
@@ -56,7 +55,7 @@ class ControlSuite(Family):
         domain, kind = tasks[name]
 
         def load(seed: int | None) -> Any:
-            with _quiet():
+            with errors_only("absl"):  # MuJoCo remarks on the suite's own models, once for each cheetah
                 return suite.load(domain, kind, task_kwargs={"random": seed})
 
         try:
@@ -202,15 +201,3 @@ def install_line(version: tuple[int, int] = sys.version_info[:2]) -> str:
     if version < (3, 13):
         return "pip install dm_control 'mujoco>=3.17,<4'"
     return "pip install dm-env lxml && pip install --no-deps dm_control"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back MuJoCo's remarks on the suite's own models (one for each cheetah)."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
