@@ -15,19 +15,28 @@ STRIDED_MULTS = (1, 2, 4, 8)  # V1 and V2: channels of the four strided convolut
 STRIDED_KERNELS = (5, 5, 6, 6)  # and the kernels of the four transposed ones, which give 64x64
 
 
+def unit_images(images: jax.Array, high: tuple[int, ...], dtype: Dtype) -> jax.Array:
+    """Images [.., C] of values from 0 to `high`, one number a channel -> [0, 1] in `dtype`."""
+    images = images.astype(dtype)
+    return images / (255 if set(high) == {255} else jnp.asarray(high, dtype))  # one number: the usual program
+
+
 class ImageEncoder(nn.Module):
     """Images uint8 [.., H, W, C] -> [.., E]: four times convolution -> 2x2 max-pool -> norm -> activation (V3).
 
+    `high` is the largest value of each channel; None where it is 255 for all.
     Sizes that are no multiple of 16 are padded by repeating the edge.
     """
 
     depth: int
     style: Style = Style()
+    high: tuple[int, ...] | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         batch, (height, width, channels) = images.shape[:-3], images.shape[-3:]
-        x = images.reshape((-1, height, width, channels)).astype(self.style.dtype) / 255 - 0.5
+        high = self.high or (255,) * channels
+        x = unit_images(images.reshape((-1, height, width, channels)), high, self.style.dtype) - 0.5
         x = jnp.pad(x, ((0, 0), (0, -height % IMAGE_FACTOR), (0, -width % IMAGE_FACTOR), (0, 0)), mode="edge")
         for i, mult in enumerate(IMAGE_MULTS):
             x = ImageConv(self.depth * mult, False, self.style.dtype, self.style.layout, name=f"conv{i}")(x)
@@ -71,14 +80,19 @@ class ImageDecoder(nn.Module):
 
 
 class StridedImageEncoder(nn.Module):
-    """Images uint8 [.., 64, 64, C] -> [.., 32 * depth]: four 4x4 convolutions, stride 2, no padding (PlaNet, V1, V2)."""
+    """Images uint8 [.., 64, 64, C] -> [.., 32 * depth]: four 4x4 convolutions, stride 2, no padding (PlaNet, V1, V2).
+
+    `high` as for `ImageEncoder`.
+    """
 
     depth: int
     style: Style
+    high: tuple[int, ...] | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        x = images.reshape((-1, *images.shape[-3:])).astype(self.style.dtype) / 255 - 0.5
+        high = self.high or (255,) * images.shape[-1]
+        x = unit_images(images.reshape((-1, *images.shape[-3:])), high, self.style.dtype) - 0.5
         for i, mult in enumerate(STRIDED_MULTS):
             x = nn.Conv(
                 self.depth * mult,

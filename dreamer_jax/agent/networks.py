@@ -100,7 +100,8 @@ class Encoder(nn.Module):
         layer = StridedImageEncoder if c.cnn == "strided" else ImageEncoder
         for (height, width), names in image_groups(self.specs).items():
             images = jnp.concatenate([obs[name] for name in names], -1)
-            tokens.append(layer(c.depth, self.image_style, name=f"cnn_{height}x{width}")(images))
+            high = tuple(value for name in names for value in dict(self.specs)[name].channel_highs)
+            tokens.append(layer(c.depth, self.image_style, high, name=f"cnn_{height}x{width}")(images))
         for name, module in self.own:
             tokens.append(module.clone(parent=self, name=name)(obs[name]))
         return jnp.concatenate(tokens, -1)

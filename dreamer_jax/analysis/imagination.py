@@ -254,6 +254,8 @@ def counterfactual(agent: Agent, episode: Episode, env: EnvConfig, seed: int) ->
         if real is None:
             return None
         model = imagine(params, state, jnp.asarray(plan)[:, None])
+        images = {key: spec for key, spec in nets.obs_specs.items() if spec.kind == "image"}
+        real |= {key: spec.as_pixels(real[key]) for key, spec in images.items() if key in real}
         results[name] = {"real": real, "model": {key: np.asarray(value)[:, 0] for key, value in model.items()}}
     return {"start": start, "seed": episode.seed, "outcomes": results}
 

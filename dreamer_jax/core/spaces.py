@@ -17,24 +17,31 @@ class ObsSpec:
     """One observation key, without batch axes.
 
     kind "vector": float32 of any shape of rank <= 2; "discrete": one int32 index below `classes`;
-    "image": uint8 [height, width, channels]. Any other kind is the name of an imported `ObservationNetwork`, which gives
-    `classes` a meaning where it needs one.
+    "image": uint8 [height, width, channels], of values from 0 to `high`. Any other kind is the name of an imported
+    `ObservationNetwork`, which gives `classes` a meaning where it needs one.
 
         ObsSpec("tokens", (16,), classes=100, storage="int32")
 
     Args:
       storage: dtype of an imported kind, as NumPy names it; the built-in kinds have their own.
+      high: largest value of an image, or of each of its channels where they differ. Networks see images divided by it.
 
     Raises:
-      EnvError: a dtype that cannot be kept, or one for a built-in kind.
+      EnvError: a dtype that cannot be kept, or one for a built-in kind; a `high` that uint8 does not reach, or of another kind.
     """
 
     kind: str
     shape: tuple[int, ...]
     classes: int = 0
     storage: str = ""
+    high: int | tuple[int, ...] = 255
 
     def __post_init__(self) -> None:
+        if not self._high_fits():
+            raise EnvError(
+                f"high={self.high!r} of observations of kind {self.kind!r}, {list(self.shape)}; of an image, a whole number "
+                "from 1 to 255 or one for each channel was expected. Leave it out for other kinds"
+            )
         if self.kind in BUILT_IN:
             if self.storage:
                 raise EnvError(
@@ -49,6 +56,24 @@ class ObsSpec:
     @property
     def dtype(self) -> np.dtype:
         return np.dtype(BUILT_IN.get(self.kind, self.storage))
+
+    @property
+    def channel_highs(self) -> tuple[int, ...]:
+        """The largest value of each channel of an image."""
+        return self.high if isinstance(self.high, tuple) else (self.high,) * self.shape[-1]
+
+    def as_pixels(self, images: np.ndarray) -> np.ndarray:
+        """Images u8 [.., H, W, C] of values from 0 to `high`, stretched to 0..255 for people to look at."""
+        if self.high == 255:
+            return images
+        return np.rint(images * (255 / np.array(self.channel_highs))).clip(0, 255).astype(np.uint8)
+
+    def _high_fits(self) -> bool:
+        if self.kind != "image":
+            return self.high == 255
+        if isinstance(self.high, tuple) and len(self.high) != self.shape[-1]:
+            return False
+        return all(type(high) is int and 1 <= high <= 255 for high in self.channel_highs)
 
 
 def _can_be_stored(name: str) -> bool:

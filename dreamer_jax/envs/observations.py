@@ -67,11 +67,11 @@ class ObservationConversion:
             except (KeyError, TypeError, IndexError):
                 raise EnvError(
                     f"observation key {key!r} is missing from {describe(observation)}; the space promised "
-                    f"{self._promises[key]}. Return every key at every reset and step"
+                    f"{space_text(self._promises[key])}. Return every key at every reset and step"
                 ) from None
             array = convert(value)
             if isinstance(array, str):
-                raise EnvError(f"observation key {key!r} is {array}; the space promised {self._promises[key]}")
+                raise EnvError(f"observation key {key!r} is {array}; the space promised {space_text(self._promises[key])}")
             result[key] = array
         return result
 
@@ -107,7 +107,7 @@ def _leaves(space: spaces.Space, name: str) -> Iterator[tuple[str, tuple[tuple[A
         seen.add(key)
         yield key, (path, inner)
     if not seen:
-        raise EnvError(f"{name}: observation space {space} holds no key; at least one was expected")
+        raise EnvError(f"{name}: observation space {space_text(space)} holds no key; at least one was expected")
 
 
 def _spec(key: str, space: spaces.Space, name: str, kinds: Sequence[str]) -> ObsSpec:
@@ -128,14 +128,15 @@ def _spec(key: str, space: spaces.Space, name: str, kinds: Sequence[str]) -> Obs
         fix = "Drop it with gymnasium.wrappers.FilterObservation"
     elif isinstance(space, spaces.Box | spaces.MultiBinary) and len(shape) <= 2:
         return ObsSpec("vector", shape)
-    elif isinstance(space, spaces.Box) and len(shape) == 3 and space.dtype == np.uint8:
-        if not _channels_first(shape):
-            return ObsSpec("image", shape)
+    elif (highs := _image_highs(space)) and not _channels_first(shape):
+        return ObsSpec("image", shape, high=highs)
+    elif highs:
         fix = "Put the channels last with gymnasium.wrappers.TransformObservation and numpy.moveaxis"
     elif isinstance(space, spaces.Box) and len(shape) == 3:
         fix = "Return images as uint8 [height, width, channels], other arrays with at most 2 axes"
     raise EnvError(
-        f"{name}: observation key {key!r} has space {space}; a Box of rank 0 to 2, a uint8 Box [height, width, channels], "
+        f"{name}: observation key {key!r} has space {space_text(space)}; a Box of rank 0 to 2, an image (uint8 "
+        "[height, width, channels]), "
         f"Discrete, MultiBinary or a Dict of these was expected. {fix}"
     )
 
@@ -152,6 +153,24 @@ def _imported_spec(kind: type[ObservationNetwork], key: str, space: spaces.Space
     return spec
 
 
+def _image_highs(space: spaces.Space) -> int | tuple[int, ...] | None:
+    """The largest value of an image, or of each channel; None for what is no image [height, width, channels].
+
+    An image is what fits into uint8 without a loss: bools, or integers from 0 to 255. Values that begin in the upper half of
+    their range would hardly differ for the agent, so these are no image either.
+    """
+    if isinstance(space, spaces.MultiBinary):
+        return 1 if len(space.shape) == 3 else None
+    if not isinstance(space, spaces.Box) or len(space.shape) != 3 or space.dtype.kind not in "biu":
+        return None
+    low, high = (bound.reshape((-1, space.shape[-1])).astype(int) for bound in (space.low, space.high))  # [H*W, C]
+    low, high = low.min(0), np.maximum(1, high.max(0))  # a channel that is always 0 has no range to divide by
+    if low.min() < 0 or high.max() > 255 or (2 * low > high).any():
+        return None
+    highs = tuple(high.tolist())
+    return highs[0] if len(set(highs)) == 1 else highs
+
+
 def _channels_first(shape: tuple[int, ...]) -> bool:
     return shape[0] in (1, 3, 4) and min(shape[1:]) >= 32
 
@@ -162,7 +181,7 @@ def _converter(space: spaces.Space, spec: ObsSpec) -> _Convert:
     if isinstance(space, spaces.Discrete):
         return _discrete_converter(int(space.start), int(space.n))
     if spec.kind == "image":
-        return _image_converter(spec.shape)
+        return _image_converter(spec.shape, np.dtype(space.dtype or np.uint8), _image_highs(space) or 255)
     return _vector_converter(spec.shape, np.dtype(space.dtype or np.float32))
 
 
@@ -204,14 +223,29 @@ def _not_finite(array: np.ndarray) -> str:
     return f"{array[tuple(first)]} at index {first.tolist()}"
 
 
-def _image_converter(shape: tuple[int, ...]) -> _Convert:
-    def convert(value: Any) -> np.ndarray | str:
+def _image_converter(shape: tuple[int, ...], promised: np.dtype, high: int | tuple[int, ...]) -> _Convert:
+    def convert_bytes(value: Any) -> np.ndarray | str:
         # Strict: a cast from any other dtype can wrap around without a word.
         if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != np.uint8:
             return describe(value)
         return value
 
-    return convert
+    def convert(value: Any) -> np.ndarray | str:
+        if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype.kind not in "biu":
+            return describe(value)
+        return _outside(value, high) or value.astype(np.uint8, copy=False)
+
+    return convert_bytes if promised == np.uint8 and high == 255 else convert
+
+
+def _outside(image: np.ndarray, high: int | tuple[int, ...]) -> str:
+    """The first number of an image that is not in 0..high, and its index; "" where all are."""
+    if image.max() <= np.min(high) and (image.dtype.kind in "bu" or image.min() >= 0):  # some microseconds
+        return ""
+    wrong = np.argwhere((image > np.array(high)) | (image < 0))
+    if not len(wrong):
+        return ""
+    return f"{image[tuple(wrong[0])]} at index {wrong[0].tolist()}"
 
 
 def _discrete_converter(start: int, classes: int) -> _Convert:
@@ -225,6 +259,12 @@ def _discrete_converter(start: int, classes: int) -> _Convert:
         return np.asarray(index, np.int32)
 
     return convert
+
+
+def space_text(space: Any) -> str:
+    """A space on one line, for errors; bounds that differ within a Box are printed as arrays."""
+    text = " ".join(str(space).split())
+    return text if len(text) <= 160 else f"{text[:157]}..."
 
 
 def describe(value: Any) -> str:

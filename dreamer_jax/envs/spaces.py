@@ -3,7 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import gymnasium
@@ -63,13 +63,16 @@ class EnvSpaces:
           ValueError: the values are damaged; one line says what is wrong with them.
           ConfigError: a kind of `kinds` is not imported.
         """
-        specs = dict(_read_specs(values.get("obs_specs")))
+        specs = dict(_read_specs(values.get("obs_specs")))  # those without `high` are of older versions
         try:
             observation_space, action_space = map(_space_from_json, (values["observation_space"], values["action_space"]))
         except (KeyError, TypeError, ValueError, OverflowError, AssertionError, RecursionError) as error:
             raise ValueError(f"a space cannot be made: {type(error).__name__}: {brief(error)}") from None
         imported = {key: spec for key, spec in specs.items() if spec.kind in kinds}
         found = cls(ObservationConversion(observation_space, name, known=imported), action_conversion(action_space, name))
+        for key, spec in found.observation.specs.items():
+            if "high" not in values["obs_specs"].get(key, {}):
+                found.observation.specs[key] = replace(spec, high=255)
         if found.observation.specs != specs or asdict(found.action.spec) != values.get("action_spec"):
             raise ValueError("obs_specs and action_spec are not those of the spaces")
         return found
@@ -166,14 +169,17 @@ def _shape(values: Any) -> tuple[int, ...]:
 
 
 def _read_specs(values: Any) -> Iterator[tuple[str, ObsSpec]]:
-    """The specs by name, as `as_json` wrote them."""
-    fields = {"kind": str, "shape": list, "classes": int, "storage": str}
+    """The specs by name, as `as_json` wrote them. Older versions wrote no `high`: all their images were divided by 255."""
+    fields = {"kind": str, "shape": list, "classes": int, "storage": str, "high": int}
     if not isinstance(values, dict):
         raise ValueError(f"obs_specs is {shown(values)}")
-    for name, spec in values.items():
-        if not isinstance(spec, dict) or {key: type(value) for key, value in spec.items()} != fields:
-            raise ValueError(f"obs_specs of {shown(name)} is {shown(spec)}")
+    for name, value in values.items():
+        spec: dict[str, Any] = {"high": 255, **value} if isinstance(value, dict) else {}
+        types = {key: type(value) for key, value in spec.items()}
+        if types not in (fields, fields | {"high": list}):
+            raise ValueError(f"obs_specs of {shown(name)} is {shown(value)}")
         try:
-            yield name, ObsSpec(spec["kind"], _shape(spec["shape"]), spec["classes"], spec["storage"])
+            high = tuple(map(_whole, spec["high"])) if isinstance(spec["high"], list) else spec["high"]
+            yield name, ObsSpec(spec["kind"], _shape(spec["shape"]), spec["classes"], spec["storage"], high)
         except EnvError as error:
             raise ValueError(brief(error)) from None

@@ -13,7 +13,7 @@ was not is_last cuts its episode off, which then counts as truncated.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -99,6 +99,21 @@ class VectorEnv:
         self.obs_specs, self.action_spec = spaces.specs
         self.num_envs = num_envs
         self._envs, self._name = envs, name
+
+    def keep_bounds(self, specs: ObsSpecs) -> list[str]:
+        """Has images divided by what a begun run divides them by; older versions of this project took 255 for all.
+
+        Returns:
+          the keys of those that this changes.
+        """
+        usual = {key: replace(spec, high=255) for key, spec in specs.items()}
+        kept = {
+            key: specs[key]
+            for key, spec in self.obs_specs.items()
+            if usual.get(key) == replace(spec, high=255) and spec != specs[key]
+        }
+        self.obs_specs |= kept
+        return list(kept)
 
     def reset(self, episodes: Sequence[EpisodeState] | None = None) -> Step:
         """Starts an episode in every environment, or goes on with those of `episodes`.

@@ -58,7 +58,8 @@ class Dream:
     Attributes:
       length: i64[K], records of each piece; what stands behind them means nothing.
       context: i64[K], how many of them were seen.
-      images: {observation key: (real u8[K, L, H, W, C], imagined f32[K, L, H, W, C] in [0, 1])}; one sample of the latents.
+      images: {observation key: (real u8[K, L, H, W, C] in 0..255, imagined f32[K, L, H, W, C] in [0, 1])}; one sample
+        of the latents.
       values: {observation key: (real f32[K, L, n], imagined f32[K, S, L, n])} of vectors and indices, in the environment's
         units, with S samples of the latents.
       reward: (real f32[K, L], predicted f32[K, S, L]), through tanh where the model learns them so.
@@ -207,7 +208,7 @@ class Dreamer:
         images, values = {}, {}
         for name, value in decoded.items():
             if self._nets.obs_specs[name].kind == "image":
-                images[name] = real[name], value[:count, :length]
+                images[name] = self._nets.obs_specs[name].as_pixels(real[name]), value[:count, :length]
             else:
                 imagined = value[:count, :, :length]
                 values[name] = (

@@ -7,7 +7,7 @@ from pathlib import Path
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.extensions import DOORS
 from dreamer_jax.core.memory import MIB, available_memory
-from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpecs
+from dreamer_jax.core.spaces import ActionSpec, LatentSpec, ObsSpec, ObsSpecs
 from dreamer_jax.core.text import aligned_table
 from dreamer_jax.replay.buffer import predict_bytes
 from dreamer_jax.runs.folder import versions
@@ -126,5 +126,12 @@ def _key_table(obs_specs: ObsSpecs, key_layers: dict[str, tuple[str, str]]) -> s
     cells = [("key", "what it is", "encoder", "decoder")]
     for name, spec in sorted(obs_specs.items()):
         shape = f"{spec.classes} choices" if spec.kind == "discrete" else " x ".join(map(str, spec.shape)) or "1"
-        cells.append((name, f"{spec.kind} {shape}", *key_layers.get(name, ("-", "-"))))
+        cells.append((name, f"{spec.kind} {shape}{_bounds(spec)}", *key_layers.get(name, ("-", "-"))))
     return aligned_table(cells)
+
+
+def _bounds(spec: ObsSpec) -> str:
+    """The values of an image where they are not the usual ones."""
+    if spec.high == 255:
+        return ""
+    return f", values 0 to {spec.high if isinstance(spec.high, int) else ' | '.join(map(str, spec.high))}"

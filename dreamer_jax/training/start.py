@@ -21,6 +21,7 @@ from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
 from dreamer_jax.play.policy import read_specs
 from dreamer_jax.runs.checkpoint import Checkpoints
 from dreamer_jax.runs.folder import create_run, open_run_with_imports
+from dreamer_jax.runs.spaces_file import read_spaces
 from dreamer_jax.training.build import announcement, build_training
 from dreamer_jax.training.callbacks.group import Callbacks, chosen_callbacks
 from dreamer_jax.training.changes import changed
@@ -161,7 +162,14 @@ def _resume_from(
         else:  # for episodes that cannot go on, other seeds than the first ones of the runs
             seeds.append(int(np.random.SeedSequence([config.seed, frames]).generate_state(1)[0]) >> 1)
     source = read_source(configs[0]) if None in checkpoints else None  # they begin again
-    return build_training(configs, folders, checkpoints, _open_envs(stack, configs, seeds), callbacks, stack, source)
+    envs, kept = _open_envs(stack, configs, seeds), read_spaces(folders[0], configs[0].env)
+    if kept and (images := envs.keep_bounds(kept.observation.specs)):
+        logger.warning(
+            "%s, of an older version, goes on dividing %s by 255; a new run divides by the largest value of the space",
+            folders[0],
+            ", ".join(images),
+        )
+    return build_training(configs, folders, checkpoints, envs, callbacks, stack, source)
 
 
 def describe(config: Config, seeds: int = 1) -> str:

@@ -13,10 +13,11 @@ from dreamer_jax.agent.convolutions import ImageConv, ImageDecoder, ImageEncoder
 from dreamer_jax.agent.layers import MLP, Linear
 from dreamer_jax.agent.layout import ACCELERATOR, CPU
 from dreamer_jax.agent.networks import apply, build_networks, key_layers
+from dreamer_jax.agent.representations.reconstruction import decoder_losses
 from dreamer_jax.agent.train_step import count_params
 from dreamer_jax.core.algorithm import ModelConfig
 from dreamer_jax.core.config import Config
-from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.errors import ConfigError, EnvError
 from dreamer_jax.core.presets import load_config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 
@@ -194,6 +195,39 @@ def test_decoding_images_needs_eight_blocks():
     with pytest.raises(ConfigError, match=r"model\.deter=100 is not a multiple of 8"):
         build_networks(Config(model=config), MIXED, ACTION, jnp.float32, CPU)
     build_networks(Config(model=config), {"joint": MIXED["joint"]}, ACTION, jnp.float32, CPU)
+
+
+@pytest.mark.parametrize("cnn", ["pooled", "strided"])
+def test_images_are_seen_by_their_own_bounds(cnn):
+    """Numbers from 0 to 5 and a mask, beside an ordinary image: they are what 51 times and 255 times as much is to 0..255."""
+    rng, shape = np.random.default_rng(0), (*BATCH, 64, 64)
+    planes, camera = (
+        rng.integers((6, 2), size=(*shape, 2)).astype(np.uint8),
+        rng.integers(256, size=(*shape, 1)).astype(np.uint8),
+    )
+    own, stretched = {"a": planes, "camera": camera}, {"a": planes * np.uint8([51, 255]), "camera": camera}
+    specs = {"a": ObsSpec("image", (64, 64, 2), high=(5, 1)), "camera": ObsSpec("image", (64, 64, 1))}
+    usual = specs | {"a": ObsSpec("image", (64, 64, 2))}
+    config = Config(model=MODEL.model_copy(update={"cnn": cnn}))
+    nets, plain = (build_networks(config, each, ACTION, jnp.float32, CPU) for each in (specs, usual))
+    params = _init(nets.encoder, own)
+    expected = _apply(plain.encoder, params, stretched)
+    np.testing.assert_allclose(_apply(nets.encoder, params, own), expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(expected - _apply(plain.encoder, params, own)).max() > 0.1  # it matters
+
+    losses = decoder_losses(specs, {"a": jnp.asarray(planes / np.float32([5, 1]))}, own)
+    np.testing.assert_allclose(losses["decoder/a"], 0, atol=1e-6)
+    losses = decoder_losses(specs, {"a": jnp.zeros(planes.shape)}, own)
+    np.testing.assert_allclose(losses["decoder/a"], ((planes / [5, 1]) ** 2).sum((2, 3, 4)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "high"),
+    [("image", (16, 16, 2), 0), ("image", (16, 16, 2), 256), ("image", (16, 16, 2), (1,)), ("vector", (2,), 1)],
+)
+def test_bounds_that_no_image_has_are_refused(kind, shape, high):
+    with pytest.raises(EnvError, match=r"from 1 to 255 or one for each channel"):
+        ObsSpec(kind, shape, high=high)
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])

@@ -372,6 +372,47 @@ def test_nested_dicts_are_flattened():
     assert all(specs[key].shape == array.shape for key, array in observation.items())
 
 
+CHANNELS = np.uint8([255, 255, 255, 1]) * np.ones((4, 4, 1), np.uint8)  # colours and a mask
+
+
+@pytest.mark.parametrize(
+    ("space", "high"),
+    [
+        (spaces.Box(0, 255, (4, 4, 3), np.uint8), 255),
+        (spaces.Box(0, 1, (4, 4, 3), np.uint8), 1),
+        (spaces.Box(0, 10, (4, 4, 2), np.uint8), 10),
+        (spaces.Box(np.zeros_like(CHANNELS), CHANNELS, dtype=np.uint8), (255, 255, 255, 1)),
+        (spaces.Box(16, 235, (4, 4, 1), np.uint8), 235),
+        (spaces.Box(0, 0, (4, 4, 1), np.uint8), 1),
+        (spaces.Box(0, 1, (4, 4, 3), np.bool_), 1),
+        (spaces.Box(0, 200, (4, 4, 1), np.int64), 200),
+        (spaces.MultiBinary((4, 4, 5)), 1),
+    ],
+    ids=str,
+)
+def test_images_have_the_bounds_of_their_space(space, high):
+    space.seed(0)
+    sample = space.sample()
+    specs, observation = _observe(space, sample)
+    assert specs == {"observation": ObsSpec("image", space.shape, high=high)}
+    assert observation["observation"].dtype == np.uint8
+    np.testing.assert_array_equal(observation["observation"], sample)
+
+
+def test_a_begun_run_keeps_its_bounds():
+    """And where anything else of an observation has changed, nothing is kept."""
+    env = make_vector_env(config("planes"), env_seeds(0, 1))
+    assert env.keep_bounds({"observation": ObsSpec("image", (4, 4, 2)), "other": ObsSpec("vector", ())}) == []
+    assert env.keep_bounds({"observation": ObsSpec("vector", (4, 4))}) == []
+    assert env.obs_specs == {"observation": ObsSpec("image", (4, 4, 3), high=1)}
+    assert env.keep_bounds({"observation": ObsSpec("image", (4, 4, 3))}) == ["observation"]
+    assert env.obs_specs == {"observation": ObsSpec("image", (4, 4, 3))}
+
+
+def planes():
+    return Scripted(PLANES)
+
+
 def test_all_kinds_pass_through_processes():
     for processes in (False, True):
         env = make_vector_env(config("all_kinds", processes=processes), env_seeds(0, 2))
@@ -430,6 +471,7 @@ def test_unusable_observation_spaces_are_refused(space, message):
 
 
 IMAGE = spaces.Box(0, 255, (4, 4, 3), np.uint8)
+PLANES = spaces.Box(0, 1, (4, 4, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -448,6 +490,11 @@ IMAGE = spaces.Box(0, 255, (4, 4, 3), np.uint8)
         (IMAGE, np.zeros((4, 4, 3), np.int64), "an array of int64"),
         (IMAGE, np.zeros((4, 3, 4), np.uint8), r"uint8 \[4, 3, 4\]"),
         (IMAGE, np.zeros((4, 4, 3), np.float32), "an array of float32"),
+        (PLANES, np.full((4, 4, 3), 255, np.uint8), r"255 at index \[0, 0, 0\]; the space promised Box\(0, 1"),
+        (PLANES, np.zeros((4, 4, 3), np.float32), "an array of float32"),
+        (spaces.Box(0, 9, (1, 2, 1), np.int64), np.array([[[9], [-3]]]), r"-3 at index \[0, 1, 0\]"),
+        (spaces.Box(CHANNELS * 0, CHANNELS, dtype=np.uint8), np.full_like(CHANNELS, 2), r"2 at index \[0, 0, 3\]"),
+        (spaces.MultiBinary((1, 2, 1)), np.int64([[[1], [256]]]), r"256 at index \[0, 1, 0\]"),
         (spaces.Discrete(3, start=1), 0, r"int 0; the space promised Discrete\(3, start=1\)"),
         (spaces.Discrete(3), 3, "int 3"),
         (spaces.Discrete(3), 1.0, "float 1.0"),

@@ -23,6 +23,9 @@ NESTED = spaces.Dict(
             "body": spaces.Dict({"mode": spaces.Discrete(4, start=-2), 7: spaces.MultiBinary(3)}),
             "bits": spaces.MultiBinary((2, 3)),
             "camera": spaces.Box(0, 255, (4, 5, 3), np.uint8),
+            "planes": spaces.Box(0, 10, (4, 5, 2), np.uint8),
+            "mask": spaces.MultiBinary((4, 5, 1)),
+            "both": spaces.Box(np.zeros((1, 1, 2), np.uint8), np.uint8([[[255, 3]]]), dtype=np.uint8),
             "far": spaces.Box(-np.inf, np.inf, (), np.float64),
             "count": spaces.Box(-(2**62), 2**62, (1,), np.int64),
         }
@@ -80,6 +83,16 @@ def test_equal_bounds_are_one_number():
     """The file of an environment with images stays small."""
     before, _ = kept(spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.Discrete(2))
     assert len(json.dumps(before.as_json())) < 400
+
+
+def test_without_bounds_in_the_file_images_are_divided_by_255():
+    """As older versions of this project, which wrote none, have trained."""
+    before, _ = kept(spaces.Dict(planes=spaces.Box(0, 1, (4, 4, 3), np.uint8)), spaces.Discrete(2))
+    values = before.as_json() or {}
+    assert values["obs_specs"]["planes"].pop("high") == 1
+    after = EnvSpaces.from_json(values, "task")
+    assert after.specs[0] == {"planes": ObsSpec("image", (4, 4, 3), high=255)}
+    assert after.observation({"planes": np.ones((4, 4, 3), np.uint8)})["planes"].max() == 1
 
 
 def test_a_wrong_observation_is_named_as_it_was():
@@ -151,6 +164,9 @@ BOX = {"type": "Box", "shape": [2], "dtype": "float32", "low": -1.0, "high": 1.0
         ("obs_specs", {"observation": {"kind": "vector", "shape": [3], "classes": 0, "storage": ""}}),
         ("obs_specs", {"observation": {"kind": "vector", "shape": [2], "classes": 0, "storage": "int8"}}),
         ("obs_specs", {"observation": {"kind": "words", "shape": [2], "classes": 0, "storage": "int8"}}),
+        ("obs_specs", {"observation": {"kind": "vector", "shape": [2], "classes": 0, "storage": "", "high": 7}}),
+        ("obs_specs", {"observation": {"kind": "vector", "shape": [2], "classes": 0, "storage": "", "high": [255, 255]}}),
+        ("obs_specs", {"observation": {"kind": "vector", "shape": [2], "classes": 0, "storage": "", "high": "255"}}),
         ("action_spec", {"discrete": True, "size": 4}),
         ("action_spec", None),
     ],

@@ -1,5 +1,6 @@
 """Dreams: pieces lie within episodes, states are those of a loop over single steps, and pictures show what they say."""
 
+import dataclasses
 import itertools
 from functools import cache, partial
 
@@ -201,6 +202,24 @@ def test_samples_differ_and_seeds_decide_them():
     for different in (other, seed):
         assert not np.array_equal(imagined, different.values["position"][1])
     assert dreamer._imagine._cache_size() == 1
+
+
+def test_recorded_images_are_shown_by_their_own_bounds():
+    """Values from 0 to 5 become 0, 51, ... 255, so that recorded and imagined images look alike."""
+    replay, nets = _replay([10]), _nets()
+    replay.storage["obs/camera"] %= 6
+    bounded = dataclasses.replace(nets, obs_specs={**nets.obs_specs, "camera": ObsSpec("image", (16, 16, 1), high=5)})
+    plain, stretched = (Dreamer(each, _config())(_params(), replay, 1, 2) for each in (nets, bounded))
+    assert plain is not None
+    assert stretched is not None
+    np.testing.assert_array_equal(stretched.images["camera"][0], 51 * plain.images["camera"][0])
+    assert plain.images["camera"][0].max() == 5
+    np.testing.assert_array_equal(stretched.values["position"][0], plain.values["position"][0])
+
+
+def test_each_channel_is_shown_by_its_own_bounds():
+    spec = ObsSpec("image", (16, 16, 3), high=(1, 3, 255))
+    np.testing.assert_array_equal(spec.as_pixels(np.uint8([[1, 2, 7], [0, 3, 255]])), [[255, 170, 7], [0, 255, 255]])
 
 
 def test_there_is_no_dream_of_episodes_of_one_record():

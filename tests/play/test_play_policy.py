@@ -335,7 +335,7 @@ def test_a_run_keeps_its_spaces(finished_run):
     assert json.loads((finished_run / "spaces.json").read_text()) == {
         "observation_space": bound,
         "action_space": {"type": "Discrete", "n": 3, "start": 0},
-        "obs_specs": {"observation": {"kind": "vector", "shape": [2], "classes": 0, "storage": ""}},
+        "obs_specs": {"observation": {"kind": "vector", "shape": [2], "classes": 0, "storage": "", "high": 255}},
         "action_spec": {"discrete": True, "size": 3},
     }
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_jax.agent import distributions
-from dreamer_jax.agent.convolutions import DECODER_BLOCKS, ImageDecoder, StridedImageDecoder
+from dreamer_jax.agent.convolutions import DECODER_BLOCKS, ImageDecoder, StridedImageDecoder, unit_images
 from dreamer_jax.agent.layers import MLP, Linear, Style, flatten_stoch
 from dreamer_jax.agent.networks import Networks, apply, image_groups, select_keys
 from dreamer_jax.agent.parts import Example, Plan, Representation, Seen, Specs
@@ -110,7 +110,7 @@ def decoder_losses(
 
     Args:
       predictions: {name: f[B, T, ...]} as `networks.Decoder` returns them: images in [0, 1], logits of indices.
-      obs: {name: [B, T, ...]} of the batch: images u8 in 0..255.
+      obs: {name: [B, T, ...]} of the batch: images u8 of values from 0 to their `high`.
       symlog: vectors are compared in symlog space.
       kinds: the imported kinds.
 
@@ -129,7 +129,7 @@ def decoder_losses(
             continue
         target = obs[name].astype(jnp.float32)
         if specs[name].kind == "image":
-            target /= 255
+            target = unit_images(target, specs[name].channel_highs, jnp.float32)
         elif symlog:
             target = distributions.symlog(target)
         error = jnp.square(prediction - target)
