@@ -16,11 +16,12 @@ from dreamer_jax.agent.layers import MLP, Dtype, Linear, Style, flatten_stoch
 from dreamer_jax.agent.layout import Layout
 from dreamer_jax.agent.parts import ExplorationBonus, Part, Plan, Representation, Specs
 from dreamer_jax.agent.types import Params
+from dreamer_jax.core.advice import box, transform_line
 from dreamer_jax.core.algorithm import ModelConfig
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.extensions import DOORS
-from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
+from dreamer_jax.core.spaces import ActionSpec, ObsSpec, ObsSpecs
 
 
 class RSSM(nn.Module):
@@ -221,15 +222,25 @@ def select_keys(config: ModelConfig, obs_specs: ObsSpecs, pattern: str, part: st
         if spec.kind == "image" and min(spec.shape[:2]) < IMAGE_FACTOR:
             raise ConfigError(
                 f"observation key {name!r} is an image of {spec.shape[0]}x{spec.shape[1]} pixels; at least "
-                f"{IMAGE_FACTOR}x{IMAGE_FACTOR} are needed. Enlarge it with gymnasium.wrappers.ResizeObservation, or leave it "
-                f"out with --model.encoder_keys and --model.decoder_keys"
+                f"{IMAGE_FACTOR}x{IMAGE_FACTOR} are needed. Enlarge it: {_enlarge_line(name, spec)}; or leave it out with "
+                "--model.encoder_keys and --model.decoder_keys"
             )
         if spec.kind == "image" and config.cnn == "strided" and spec.shape[:2] != (64, 64):
             raise ConfigError(
                 f"observation key {name!r} is an image of {spec.shape[0]}x{spec.shape[1]} pixels; model.cnn=strided takes "
-                "64x64. Resize it with gymnasium.wrappers.ResizeObservation, or choose --model.cnn pooled"
+                "64x64. Choose --model.cnn pooled, or have the environment draw 64x64 pixels"
             )
     return chosen
+
+
+def _enlarge_line(name: str, spec: ObsSpec) -> str:
+    """The line that enlarges an image by repeating its pixels, which is right for planes and object numbers as well."""
+    factor = -(-IMAGE_FACTOR // min(spec.shape[:2]))
+    shape = (factor * spec.shape[0], factor * spec.shape[1], spec.shape[2])
+    path = [] if name == "observation" else name.split("/")
+    high = spec.high if isinstance(spec.high, int) else f"numpy.full({shape}, {list(spec.high)}, numpy.uint8)"
+    larger = f"{{x}}.repeat({factor}, 0).repeat({factor}, 1).astype(numpy.uint8)"
+    return transform_line(path, larger, box(0, high, shape, "uint8"))
 
 
 def key_layers(nets: Networks) -> dict[str, tuple[str, str]]:

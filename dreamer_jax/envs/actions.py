@@ -7,6 +7,7 @@ from gymnasium import spaces
 
 from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.spaces import ActionSpec
+from dreamer_jax.envs.advice import action_advice, space_text
 
 # Bounds beyond this stand for "no bound" (such as the largest float32) and give no scale to learn on.
 _LARGEST_BOUND = 1e30
@@ -64,17 +65,17 @@ def action_conversion(space: Any, name: str) -> ActionConversion:
         _check_bounds(space, name)
         return RescalingConversion(space)
     raise EnvError(
-        f"{name}: action space {space} cannot be used; Discrete or a bounded Box was expected. "
-        "Wrap the environment with gymnasium.wrappers.TransformAction"
+        f"{name}: action space {space_text(space)} cannot be used; Discrete or a bounded Box was expected. "
+        f"{action_advice(space)}"
     )
 
 
 def _check_bounds(space: spaces.Box, name: str) -> None:
     if not space.low.size:
-        raise EnvError(f"{name}: action space {space} holds no numbers; at least one was expected")
+        raise EnvError(f"{name}: action space {space_text(space)} holds no numbers; at least one was expected")
     bound = np.maximum(np.abs(space.low.astype(np.float64)), np.abs(space.high.astype(np.float64)))
     if not (bound < _LARGEST_BOUND).all():
         raise EnvError(
-            f"{name}: action space {space} has no finite bounds, so [-1, 1] cannot be rescaled to it. "
-            "Wrap the environment with gymnasium.wrappers.RescaleAction or give its Box finite low and high"
+            f"{name}: action space {space_text(space)} has no finite bounds, so [-1, 1] cannot be rescaled to it. "
+            f"{action_advice(space)}"
         )

@@ -3,6 +3,7 @@
 import gymnasium
 
 from dreamer_jax.core.config import EnvConfig
+from dreamer_jax.envs.advice import check_spaces
 from dreamer_jax.envs.tasks import family_of, make_simulator
 from dreamer_jax.envs.wrappers.actions import CanonicalAction
 from dreamer_jax.envs.wrappers.observations import CanonicalObservation
@@ -21,7 +22,9 @@ def make_env(config: EnvConfig, render: bool = False) -> gymnasium.Env:
       EnvError: the environment cannot be made, or its spaces cannot be used.
       ConfigError: an entry of `config.kinds` is not imported.
     """
-    env: gymnasium.Env = CanonicalObservation(make_simulator(config, render), config.task, config.kinds)
+    simulator = make_simulator(config, render)
+    check_spaces(simulator, config.task)
+    env: gymnasium.Env = CanonicalObservation(simulator, config.task, config.kinds)
     if config.action_repeat > 1 and not family_of(config).repeats_actions:
         env = ActionRepeat(env, config.action_repeat)
     # Outermost, so that an action is converted once a decision and not once a simulator step.

@@ -15,6 +15,7 @@ from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.extensions import DOORS, ObservationNetwork
 from dreamer_jax.core.spaces import BUILT_IN, ObsSpec, ObsSpecs
 from dreamer_jax.core.text import brief, one_line
+from dreamer_jax.envs.advice import channels_first, observation_advice, space_text
 
 RESERVED = ("reward", "is_first", "is_last", "is_terminal", "mlp")  # the last is a layer's name, and so are cnn_...
 
@@ -47,7 +48,9 @@ class ObservationConversion:
         leaves = dict(_leaves(space, name))
         known = known or {}
         self.space = space
-        self.specs: ObsSpecs = {key: known.get(key) or _spec(key, leaf, name, kinds) for key, (_, leaf) in leaves.items()}
+        self.specs: ObsSpecs = {
+            key: known.get(key) or _spec(key, path, space, leaf, name, kinds) for key, (path, leaf) in leaves.items()
+        }
         self._paths = {key: path for key, (path, _) in leaves.items()}
         self._promises = {key: leaf for key, (_, leaf) in leaves.items()}
         self._converts = {key: _converter(self._promises[key], spec) for key, spec in self.specs.items()}
@@ -110,8 +113,8 @@ def _leaves(space: spaces.Space, name: str) -> Iterator[tuple[str, tuple[tuple[A
         raise EnvError(f"{name}: observation space {space_text(space)} holds no key; at least one was expected")
 
 
-def _spec(key: str, space: spaces.Space, name: str, kinds: Sequence[str]) -> ObsSpec:
-    """What the agent gets for this space.
+def _spec(key: str, path: Sequence[Any], whole: spaces.Space, space: spaces.Space, name: str, kinds: Sequence[str]) -> ObsSpec:
+    """What the agent gets for the space that lies at `path` in the whole one.
 
     Raises:
       EnvError: a space of none of the kinds.
@@ -123,21 +126,14 @@ def _spec(key: str, space: spaces.Space, name: str, kinds: Sequence[str]) -> Obs
     shape = space.shape or ()
     if isinstance(space, spaces.Discrete):
         return ObsSpec("discrete", (), classes=int(space.n))
-    fix = "Wrap the environment, for instance with gymnasium.wrappers.FlattenObservation"
-    if isinstance(space, spaces.Box | spaces.MultiBinary) and not math.prod(shape):
-        fix = "Drop it with gymnasium.wrappers.FilterObservation"
-    elif isinstance(space, spaces.Box | spaces.MultiBinary) and len(shape) <= 2:
-        return ObsSpec("vector", shape)
-    elif (highs := _image_highs(space)) and not _channels_first(shape):
-        return ObsSpec("image", shape, high=highs)
-    elif highs:
-        fix = "Put the channels last with gymnasium.wrappers.TransformObservation and numpy.moveaxis"
-    elif isinstance(space, spaces.Box) and len(shape) == 3:
-        fix = "Return images as uint8 [height, width, channels], other arrays with at most 2 axes"
+    if isinstance(space, spaces.Box | spaces.MultiBinary) and math.prod(shape):
+        if len(shape) <= 2:
+            return ObsSpec("vector", shape)
+        if (high := _image_high(space)) and not channels_first(shape):
+            return ObsSpec("image", shape, high=high)
     raise EnvError(
-        f"{name}: observation key {key!r} has space {space_text(space)}; a Box of rank 0 to 2, an image (uint8 "
-        "[height, width, channels]), "
-        f"Discrete, MultiBinary or a Dict of these was expected. {fix}"
+        f"{name}: observation key {key!r} has space {space_text(space)}; a Box of rank 0 to 2, a uint8 image [height, width, "
+        f"channels], Discrete, MultiBinary or a Dict of these was expected. {observation_advice(space, path, whole)}"
     )
 
 
@@ -153,7 +149,7 @@ def _imported_spec(kind: type[ObservationNetwork], key: str, space: spaces.Space
     return spec
 
 
-def _image_highs(space: spaces.Space) -> int | tuple[int, ...] | None:
+def _image_high(space: spaces.Space) -> int | tuple[int, ...] | None:
     """The largest value of an image, or of each channel; None for what is no image [height, width, channels].
 
     An image is what fits into uint8 without a loss: bools, or integers from 0 to 255. Values that begin in the upper half of
@@ -171,17 +167,13 @@ def _image_highs(space: spaces.Space) -> int | tuple[int, ...] | None:
     return highs[0] if len(set(highs)) == 1 else highs
 
 
-def _channels_first(shape: tuple[int, ...]) -> bool:
-    return shape[0] in (1, 3, 4) and min(shape[1:]) >= 32
-
-
 def _converter(space: spaces.Space, spec: ObsSpec) -> _Convert:
     if spec.kind not in BUILT_IN:
         return _imported_converter(DOORS["observation"].get(spec.kind), spec)
     if isinstance(space, spaces.Discrete):
         return _discrete_converter(int(space.start), int(space.n))
     if spec.kind == "image":
-        return _image_converter(spec.shape, np.dtype(space.dtype or np.uint8), _image_highs(space) or 255)
+        return _image_converter(spec.shape, np.dtype(space.dtype or np.uint8), _image_high(space) or 255)
     return _vector_converter(spec.shape, np.dtype(space.dtype or np.float32))
 
 
@@ -259,12 +251,6 @@ def _discrete_converter(start: int, classes: int) -> _Convert:
         return np.asarray(index, np.int32)
 
     return convert
-
-
-def space_text(space: Any) -> str:
-    """A space on one line, for errors; bounds that differ within a Box are printed as arrays."""
-    text = " ".join(str(space).split())
-    return text if len(text) <= 160 else f"{text[:157]}..."
 
 
 def describe(value: Any) -> str:

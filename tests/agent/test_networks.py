@@ -3,6 +3,7 @@
 from functools import partial
 
 import chex
+import gymnasium
 import helpers
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError, EnvError
 from dreamer_jax.core.presets import load_config
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
+from dreamer_jax.envs.observations import ObservationConversion
 
 BATCH = (2, 3)
 MODEL = ModelConfig(deter=16, stoch=2, classes=3, units=8, depth=2, encoder_layers=1, decoder_layers=1)
@@ -244,6 +246,26 @@ def test_an_image_too_small_for_the_layers_is_refused(shape):
         build_networks(Config(model=ModelConfig()), specs, ACTION, jnp.float32, CPU)
     without = ModelConfig(encoder_keys="joint", decoder_keys="joint|goal")
     assert set(build_networks(Config(model=without), specs, ACTION, jnp.float32, CPU).obs_specs) == {"joint", "goal"}
+
+
+@pytest.mark.parametrize("high", [255, 1, (1, 9)])
+@pytest.mark.parametrize("name", ["observation", "body/eye"])
+def test_a_small_image_can_be_enlarged_by_the_advised_line(name, high):
+    """Pasted here, as a user would: each pixel becomes a square of them, within the same bounds."""
+    spec = ObsSpec("image", (8, 12, 2), high=high)
+    with pytest.raises(ConfigError, match=r"Enlarge it: env = .*; or leave it out") as error:
+        build_networks(Config(model=MODEL), {name: spec}, ACTION, jnp.float32, CPU)
+    box = gymnasium.spaces.Box(np.zeros((8, 12, 2), np.uint8), np.full((8, 12, 2), high, np.uint8), dtype=np.uint8)
+    inner = gymnasium.Env()
+    inner.observation_space = box if name == "observation" else gymnasium.spaces.Dict(body=gymnasium.spaces.Dict(eye=box))
+    names = {"env": inner, "gymnasium": gymnasium, "numpy": np}
+    exec(str(error.value).partition("Enlarge it: ")[2].partition("; or")[0], names)
+    conversion = ObservationConversion(names["env"].observation_space, "task")
+    assert conversion.specs == {name: ObsSpec("image", (16, 24, 2), high=high)}
+    shown = inner.observation_space.sample()
+    pixels = shown if name == "observation" else shown["body"]["eye"]
+    larger = conversion(names["env"].observation(shown))[name]
+    np.testing.assert_array_equal(larger, np.kron(pixels, np.ones((2, 2, 1), np.uint8)))
 
 
 @pytest.mark.parametrize("layout", [CPU, ACCELERATOR], ids=["cpu", "accelerator"])

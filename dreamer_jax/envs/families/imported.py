@@ -9,6 +9,7 @@ from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.extensions import register
 from dreamer_jax.core.text import did_you_mean, one_line
+from dreamer_jax.envs.advice import CONVERT, is_of_old_gym
 from dreamer_jax.envs.families.base import Family
 from dreamer_jax.envs.families.registered import import_module
 
@@ -44,6 +45,11 @@ class Imported(Family):
         except Exception as error:
             raise EnvError(f"{task}: {function_name} raised {one_line(error)}") from error
         if not isinstance(env, gymnasium.Env):
+            if is_of_old_gym(env):
+                raise EnvError(
+                    f"{task}: {function_name}() returned {type(env).__name__}, an environment of the old package gym; a "
+                    f"gymnasium.Env was expected. In {function_name}, {CONVERT}"
+                )
             raise EnvError(
                 f"{task}: {function_name}() returned {type(env).__name__}; a gymnasium.Env was expected. "
                 "Derive the class from gymnasium.Env, and return an object of it"

@@ -38,7 +38,7 @@ class CanonicalObservation(gymnasium.Wrapper):
             result = self.env.reset(seed=seed, options=options)
         except Exception as error:
             raise self._error(f"reset raised {one_line(error)}") from error
-        if type(result) is not tuple or len(result) != 2:
+        if not isinstance(result, tuple) or len(result) != 2:
             raise self._error(f"reset returned {describe(result)}; the tuple (observation, info) was expected")
         observation, info = result
         return self._observation(observation), self._info(info)
@@ -49,7 +49,7 @@ class CanonicalObservation(gymnasium.Wrapper):
             result = self.env.step(action)
         except Exception as error:
             raise self._error(f"step raised {one_line(error)}") from error
-        if type(result) is not tuple or len(result) != 5:
+        if not isinstance(result, tuple) or len(result) != 5:
             raise self._error(
                 f"step returned {describe(result)}; the tuple (observation, reward, terminated, truncated, info) was expected"
             )
