@@ -490,3 +490,27 @@ def test_options_that_do_not_fit_are_refused(options, message):
 def test_the_camera_can_be_none_on_the_command_line():
     assert load_config("cartpole", {"env.task": "dmc:a_b", "env.camera": "None"}).env.camera is None
     assert load_config("cartpole", {"env.task": "dmc:a_b", "env.camera": "3"}).env.camera == 3
+
+
+PROBE_WITHOUT_DM_CONTROL = "import sys; sys.modules['dm_control'] = None\n" + gl._PROBE
+DRAW = """
+import os
+from dreamer_jax.core.config import EnvConfig
+from dreamer_jax.envs import make_env
+env = make_env(EnvConfig(task="gym:HalfCheetah-v5"), render=True)
+env.reset(seed=0)
+frame = env.render()
+print(os.environ["MUJOCO_GL"], frame.shape, frame.std() > 1)
+env.close()
+"""
+
+
+@pytest.mark.usefixtures("drawing")
+@pytest.mark.parametrize("code", [PROBE_WITHOUT_DM_CONTROL, DRAW], ids=["probe", "HalfCheetah"])
+def test_gymnasiums_mujoco_is_drawn_without_a_display(code):
+    """Where dm_control is not installed, MuJoCo itself is tried; where nothing is set, the same OpenGL is chosen."""
+    rest = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MUJOCO_GL", gl._TRIED)}
+    environment = {**rest, "MUJOCO_GL": str(gl.choose_gl())} if code is PROBE_WITHOUT_DM_CONTROL else rest
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    expected = "drawn" if code is PROBE_WITHOUT_DM_CONTROL else f"{gl.choose_gl()} (480, 480, 3) True"
+    assert expected in result.stdout, result.stderr

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -16,6 +16,7 @@ from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import EnvError
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec
 from dreamer_jax.envs import env_seeds, make_env, make_vector_env
+from dreamer_jax.envs.families import registered
 
 HERE = __name__
 NOISE = spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -581,6 +582,11 @@ def test_a_killed_process_is_an_error_and_close_still_works():
         ("gym:CartPole-v9", "the nearest ids are CartPole-v1"),
         ("gym:CartPole", "the nearest ids are CartPole-v1"),
         ("gym:NOWHERE/Pong-v5", r"gym:<its module>:NOWHERE/Pong-v5"),
+        ("gym:MiniGrid-Empty-5x5-v0", "write gym:<its module>:MiniGrid-.*perhaps,.* gym:minigrid:MiniGrid-Empty-5x5-v0$"),
+        ("gym:PyTestLike/Maze-v0", r"write gym:<its module>:PyTestLike/Maze-v0, perhaps"),
+        ("gym:Pytes/Maze-v0", r"write gym:<its module>:Pytes/Maze-v0, such as gym:pytest:Pytes/Maze-v0$"),
+        ("gym:3D/Maze-v0", r"write gym:<its module>:3D/Maze-v0$"),
+        ("gym:CartPole-v9", "the nearest ids are CartPole-v1, CartPole-v0[^:]*$"),
         ("gym:no_such_module:Pong-v5", "no module 'no_such_module'"),
         ("import:no_such_module.envs:make", "no module 'no_such_module'. Install its package, or set PYTHONPATH"),
         (f"import:{HERE}:terminatin", "does not exist; did you mean 'terminating'"),
@@ -613,6 +619,36 @@ def test_environments_that_cannot_be_made(error, message, monkeypatch):
     gymnasium.register("Missing-v0", make)
     with pytest.raises(EnvError, match=message):
         make_env(EnvConfig(task="gym:Missing-v0"))
+
+
+class Drawn(Scripted):
+    """Drawn with MuJoCo, as this module has `MujocoRenderer`."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None):
+        super().__init__()
+        self.render_mode = render_mode
+
+
+@pytest.mark.parametrize("works", ["egl", None])
+def test_mujoco_environments_are_drawn_with_what_can_draw(works, monkeypatch, caplog):
+    """As dmc tasks are; without OpenGL there is the same advice. Others are not asked."""
+    asked = []
+    monkeypatch.setattr(registered, "choose_gl", lambda: asked.append(works) or works)
+    monkeypatch.setattr(registered, "gl_advice", lambda: "Install EGL")
+    monkeypatch.setattr(gymnasium, "registry", dict(gymnasium.registry))
+    monkeypatch.setattr("gymnasium.envs.registration.registry", gymnasium.registry)
+    gymnasium.register("Drawn-v0", Drawn)
+    drawn = EnvConfig(task="gym:Drawn-v0")
+    assert make_env(drawn, render=True).render_mode == "rgb_array"
+    assert not asked
+    monkeypatch.setitem(globals(), "MujocoRenderer", object)
+    assert make_env(drawn).render_mode is None
+    assert not asked
+    assert make_env(drawn, render=True).render_mode == ("rgb_array" if works else None)
+    assert asked == [works]
+    assert ("gym:Drawn-v0 cannot be drawn: Install EGL" in caplog.text) == (works is None)
 
 
 def test_render_is_asked_for_only_where_it_is_known():

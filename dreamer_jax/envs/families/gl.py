@@ -1,4 +1,4 @@
-"""Which OpenGL MuJoCo can draw with on this machine. It has to be settled before dm_control is imported."""
+"""Which OpenGL MuJoCo can draw with on this machine. It has to be settled before dm_control is imported, or a frame drawn."""
 
 import functools
 import os
@@ -12,8 +12,18 @@ _DRAWING = ("egl", "osmesa", "glfw")
 _TRIED = "DREAMER_JAX_GL"
 _PROBE = """
 import os
-from dm_control import mujoco
-mujoco.Physics.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>").render(8, 8)
+world = "<mujoco><worldbody><geom size='1'/></worldbody></mujoco>"
+try:
+    from dm_control import mujoco
+except ModuleNotFoundError:  # only gymnasium's environments are installed
+    import mujoco
+    model = mujoco.MjModel.from_xml_string(world)
+    renderer, data = mujoco.Renderer(model, 8, 8), mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    renderer.update_scene(data)
+    renderer.render()
+else:
+    mujoco.Physics.from_xml_string(world).render(8, 8)
 print("drawn", flush=True)
 os._exit(0)  # some drivers fail while they are unloaded
 """
