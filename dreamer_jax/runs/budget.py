@@ -12,6 +12,8 @@ from dreamer_jax.core.text import aligned_table
 from dreamer_jax.replay.buffer import predict_bytes
 from dreamer_jax.runs.folder import versions
 
+IMAGE_LIKE = 32  # rows and columns from which on a matrix may be an image without its axis of channels
+
 
 def predicted_updates(config: Config) -> int:
     """Updates in the frame budget: records x train ratio / (B x T), less the warm-up. Resets are not counted."""
@@ -126,12 +128,14 @@ def _key_table(obs_specs: ObsSpecs, key_layers: dict[str, tuple[str, str]]) -> s
     cells = [("key", "what it is", "encoder", "decoder")]
     for name, spec in sorted(obs_specs.items()):
         shape = f"{spec.classes} choices" if spec.kind == "discrete" else " x ".join(map(str, spec.shape)) or "1"
-        cells.append((name, f"{spec.kind} {shape}{_bounds(spec)}", *key_layers.get(name, ("-", "-"))))
+        cells.append((name, f"{spec.kind} {shape}{_remark(spec)}", *key_layers.get(name, ("-", "-"))))
     return aligned_table(cells)
 
 
-def _bounds(spec: ObsSpec) -> str:
-    """The values of an image where they are not the usual ones."""
+def _remark(spec: ObsSpec) -> str:
+    """The values of an image where they are not the usual ones; and what looks like an image, but is taken as numbers."""
+    if spec.kind == "vector" and len(spec.shape) == 2 and min(spec.shape) >= IMAGE_LIKE:
+        return f" (an image would be {spec.shape[0]} x {spec.shape[1]} x 1, uint8)"
     if spec.high == 255:
         return ""
     return f", values 0 to {spec.high if isinstance(spec.high, int) else ' | '.join(map(str, spec.high))}"
