@@ -19,6 +19,7 @@ from dreamer_jax.benchmark.results import results, scores_table
 from dreamer_jax.benchmark.suites import Plan, Run, overview, read_runs
 from dreamer_jax.core.errors import UNUSABLE_CHECKPOINT
 from dreamer_jax.core.files import locked, make_folder, write_json
+from dreamer_jax.core.paths import start_folder
 from dreamer_jax.core.text import clock, safe_name
 from dreamer_jax.runs.folder import POLICIES, over_episodes
 
@@ -203,6 +204,7 @@ class _Child:
             self._process = subprocess.Popen(
                 [*self._command, *arguments],
                 stdin=subprocess.DEVNULL,
+                cwd=start_folder(),
                 stdout=out,
                 stderr=err,
                 start_new_session=True,

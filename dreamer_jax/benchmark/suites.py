@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError, RunError
+from dreamer_jax.core.paths import absolute
 from dreamer_jax.core.presets import load_config
 from dreamer_jax.core.text import did_you_mean
 from dreamer_jax.envs import make_env
@@ -134,6 +135,11 @@ def make_plan(suite: str, seeds: int, preset: str, overrides: Mapping[str, Any],
         raise ConfigError(f"--seeds {seeds}: at least 1 is needed")
     for name in OWNED.keys() & overrides.keys():
         raise ConfigError(f"--{name} differs between the runs of a benchmark; choose with {OWNED[name]}")
+    output, overrides = absolute(output), dict(overrides)
+    if preset.endswith((".yaml", ".yml")):
+        preset = str(absolute(preset))
+    if isinstance(overrides.get("train.init_from"), str) and overrides["train.init_from"] != "none":
+        overrides["train.init_from"] = str(absolute(overrides["train.init_from"]))
     own = {"runs": str(output / "runs")}
     of_task = [load_config(preset, {**overrides, **own, "env.task": task}) for task in tasks]
     wanted, shown = SUITE_OBS.get(suite), of_task[0].env.obs

@@ -1,9 +1,8 @@
 """Times the compiled step, its parts, acting, the replay and the whole loop of a preset on this machine."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from dreamer_jax.cli.parser import CommandParser, whole_number
+from dreamer_jax.cli.parser import CommandParser, absolute_path, whole_number
 from dreamer_jax.core.presets import load_config
 
 
@@ -15,7 +14,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--updates", type=whole_number(), default=100, help="updates of the whole loop; 0: leave it out [count]"
     )
-    parser.add_argument("--output", type=Path, help="file for the numbers as JSON")
+    parser.add_argument("--output", type=absolute_path, help="file for the numbers as JSON")
     options = parser.read(arguments)
     config = load_config(options.preset, options.overrides)
 

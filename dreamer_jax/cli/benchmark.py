@@ -5,11 +5,10 @@ dreamer benchmark --suite dreamer6 --seeds 3 --preset dmc_proprio_cpu --output b
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from dreamer_jax.benchmark.runner import run_benchmark
 from dreamer_jax.benchmark.suites import OWNED, SUITES, listing, make_plan, overview, read_runs
-from dreamer_jax.cli.parser import CommandParser, whole_number
+from dreamer_jax.cli.parser import CommandParser, absolute_path, whole_number
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,7 +20,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seeds", type=whole_number(1), default=1, help="runs of each task, from seed 0 on [count]")
     together = "train a task's seeds side by side in one process: for accelerators, where they take little longer than one"
     parser.add_argument("--together", action="store_true", help=together)
-    parser.add_argument("--output", type=Path, required=True, help="the benchmark's folder; what is finished there is kept")
+    parser.add_argument(
+        "--output", type=absolute_path, required=True, help="the benchmark's folder; what is finished there is kept"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the runs, their state and the budget, and run nothing")
     options = parser.read(arguments)
     plan = make_plan(options.suite, options.seeds, options.preset, options.overrides, options.output, options.together)

@@ -4,9 +4,8 @@ dreamer costs --preset NAME [--FIELD VALUE ...] --output FOLDER     writes numbe
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from dreamer_jax.cli.parser import CommandParser, whole_number
+from dreamer_jax.cli.parser import CommandParser, absolute_path, whole_number
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -14,7 +13,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = CommandParser("costs", __doc__)
     parser.add_run_options(default=None)
     parser.add_argument("--calls", type=whole_number(1), default=5, help="timed calls of each point, after a warm-up [count]")
-    parser.add_argument("--output", type=Path, required=True, help="folder for numbers, table and figure")
+    parser.add_argument("--output", type=absolute_path, required=True, help="folder for numbers, table and figure")
     options = parser.read(arguments)
 
     from dreamer_jax.core.files import make_folder, write_json, write_text

@@ -5,15 +5,14 @@ for each step, drift of the latent, error of the critic. From one state other ac
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from dreamer_jax.cli.parser import CommandParser, whole_number
+from dreamer_jax.cli.parser import CommandParser, absolute_path, whole_number
 
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
     parser = CommandParser("diagnose", __doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder that `dreamer train` wrote")
+    parser.add_argument("run", type=absolute_path, metavar="RUN", help="run folder that `dreamer train` wrote")
     checkpoint = "last, best (by evaluation) or the frames of one that was kept"
     parser.add_argument("--checkpoint", default="last", help=checkpoint)
     episodes = "episodes with the agent's actions, and as many with random ones [count]"
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--starts", type=whole_number(1), default=200, help="states to imagine from [count]")
     parser.add_argument("--horizon", type=whole_number(1), default=50, help="steps to imagine [decisions]")
     parser.add_argument("--seed", type=whole_number(), default=0, help="seed of environments and sampling")
-    parser.add_argument("--output", type=Path, help="folder for numbers and figures; by default RUN/diagnosis")
+    parser.add_argument("--output", type=absolute_path, help="folder for numbers and figures; by default RUN/diagnosis")
     options = parser.read(arguments)
 
     from dreamer_jax.analysis import imagination

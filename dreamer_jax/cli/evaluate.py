@@ -2,15 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from dreamer_jax.cli.parser import CommandParser, whole_number
+from dreamer_jax.cli.parser import CommandParser, absolute_path, whole_number
 
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
     parser = CommandParser("evaluate", __doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder that `dreamer train` wrote")
+    parser.add_argument("run", type=absolute_path, metavar="RUN", help="run folder that `dreamer train` wrote")
     checkpoint = "last, best (by evaluation) or the frames of one that was kept"
     parser.add_argument("--checkpoint", default="last", help=checkpoint)
     parser.add_argument("--episodes", type=whole_number(1), default=100, help="fresh episodes to play [count]")

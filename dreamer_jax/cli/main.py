@@ -1,12 +1,12 @@
 """The console command: `dreamer train`, `dreamer evaluate` and so on; `python -m dreamer_jax` is the same."""
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 import dreamer_jax
 from dreamer_jax.cli.command import run_command, tune_malloc
+from dreamer_jax.core.paths import paths_from, start_folder
 
 COMMANDS = {  # each is a module of this package
     "train": "trains an agent, or goes on with one",
@@ -28,8 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in TUNED:
         tune_malloc()
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # modules beside the user: `--import my_ideas`, tasks `import:my_env:make`
     run_command(dispatch, arguments)
 
 
@@ -45,4 +43,8 @@ def dispatch(arguments: Sequence[str]) -> None:
     from dreamer_jax.cli.parser import choose
 
     name, rest = choose("dreamer", ABOUT, COMMANDS, arguments)
-    import_module(f"dreamer_jax.cli.{name}").main(rest)
+    folder = start_folder()
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))  # modules beside the user: `--import my_ideas`, tasks `import:my_env:make`
+    with paths_from(folder):
+        import_module(f"dreamer_jax.cli.{name}").main(rest)

@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from dreamer_jax.core.config import DEFAULT_PRESET, Config
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.options import field_names, option_hint, sections
+from dreamer_jax.core.paths import absolute
 from dreamer_jax.core.presets import Preset, load_config, preset_names
 from dreamer_jax.core.section import LARGEST
 from dreamer_jax.core.text import did_you_mean
@@ -104,7 +105,7 @@ class CommandParser(argparse.ArgumentParser):
             value = value if equals else following
             if typed.startswith("--") and not value.startswith("--"):
                 values[SHORT_NAMES.get(typed[2:], typed[2:])] = value
-        resumed = Path(values.get("resume", ""))
+        resumed = absolute(values.get("resume", ""))
         if "resume" in self._own and "resume" in values and (resumed / "config.yaml").is_file():
             return open_run_with_imports(resumed)
         preset = values.get("preset") or self._default_preset or DEFAULT_PRESET
@@ -163,6 +164,14 @@ class CommandParser(argparse.ArgumentParser):
                     about = _preset_help() if name == "preset" else f"{field.description or ''}".strip()
                     about = f"{about} (default: {_shown_value(values, name, field)})".replace("%", "%%")
                     group.add_argument(f"--{_spelled(name)}", metavar=_metavar(field.annotation), help=about)
+
+
+def absolute_path(text: str) -> Path:
+    """A `type` of add_argument: a path, absolute; see `absolute`."""
+    try:
+        return absolute(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def whole_number(least: int = 0, most: int = LARGEST) -> Callable[[str], int]:

@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from dreamer_jax.cli.parser import CommandParser
+from dreamer_jax.cli.parser import CommandParser, absolute_path
 from dreamer_jax.report.aggregates import require_rliable
 from dreamer_jax.report.summary import find_runs, read_runs, runs_table, summarise
 
@@ -13,8 +12,8 @@ def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
     parser = CommandParser("report", __doc__)
     runs = "run folders that `dreamer train` wrote, or folders of runs"
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=runs)
-    parser.add_argument("--output", type=Path, help="folder for report.html, its figures and one JSON summary a run")
+    parser.add_argument("runs", type=absolute_path, nargs="+", metavar="RUN", help=runs)
+    parser.add_argument("--output", type=absolute_path, help="folder for report.html, its figures and one JSON summary a run")
     parser.add_argument("--threshold", type=float, help="return that counts as solved; adds the column 'solved at' [return]")
     options = parser.read(arguments)
     if options.output:

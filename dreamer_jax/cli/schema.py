@@ -7,12 +7,11 @@ An editor with yaml-language-server (VS Code: the extension "YAML") finds it by 
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from dreamer_jax.cli.parser import CommandParser
+from dreamer_jax.cli.parser import CommandParser, absolute_path
 from dreamer_jax.core.algorithm import ModelConfig
 from dreamer_jax.core.config import Config, EnvConfig
 from dreamer_jax.core.extensions import DOORS, import_extensions, options_classes
@@ -24,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = CommandParser("schema", __doc__)
     modules = "modules whose extensions the presets use: their options are part of the schema"
     parser.add_argument("--import", dest="modules", metavar="NAME,...", default="", help=modules)
-    parser.add_argument("--output", type=Path, help="file for the schema; by default it is printed")
+    parser.add_argument("--output", type=absolute_path, help="file for the schema; by default it is printed")
     options = parser.read(arguments)
     import_extensions([name.strip() for name in options.modules.split(",") if name.strip()])
     text = json.dumps(preset_schema(), indent=2)

@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from dreamer_jax.cli.parser import CommandParser, choose, whole_number
+from dreamer_jax.cli.parser import CommandParser, absolute_path, choose, whole_number
 
 STUDIES = {
     "horizon": "agents that imagine 15 and 50 steps: their returns, and the error of their critics",
@@ -38,7 +37,7 @@ def _horizon(arguments: Sequence[str]) -> None:
 def _ppo(arguments: Sequence[str]) -> None:
     parser = CommandParser("study ppo", "Trains PPO of Stable-Baselines3 on the task of finished runs, and compares both.")
     runs = "run folders that `dreamer train` wrote, or folders of runs"
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=runs)
+    parser.add_argument("runs", type=absolute_path, nargs="+", metavar="RUN", help=runs)
     parser.add_argument("--seeds", type=whole_number(1), default=5, help="runs of PPO, from seed 0 on [count]")
     parser.add_argument("--steps", type=whole_number(1), default=200_000, help="length of a run of PPO [environment steps]")
     _add_common(parser)
@@ -51,4 +50,4 @@ def _ppo(arguments: Sequence[str]) -> None:
 
 def _add_common(parser: CommandParser) -> None:
     parser.add_argument("--threshold", type=float, default=475.0, help="return that counts as solved [return]")
-    parser.add_argument("--output", type=Path, required=True, help="folder for runs, figure and table")
+    parser.add_argument("--output", type=absolute_path, required=True, help="folder for runs, figure and table")

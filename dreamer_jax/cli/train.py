@@ -9,9 +9,8 @@ dreamer train --resume RUN [RUN ...] [--FIELD VALUE ...]      goes on with a run
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from dreamer_jax.cli.parser import CommandParser, whole_number
+from dreamer_jax.cli.parser import CommandParser, absolute_path, whole_number
 from dreamer_jax.core.errors import STOPPED, ConfigError
 from dreamer_jax.core.presets import load_config
 from dreamer_jax.runs.status import read_status
@@ -36,7 +35,7 @@ def training_request(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=whole_number(1, MOST_SEEDS), default=1, metavar="N", help=seeds)
     parser.add_argument("--dry-run", action="store_true", help="print sizes, budget and memory, and train nothing")
     resume = "go on from the last checkpoint of a run, or of several that were started together; other options change it"
-    parser.add_argument("--resume", type=Path, nargs="+", metavar="RUN", help=resume)
+    parser.add_argument("--resume", type=absolute_path, nargs="+", metavar="RUN", help=resume)
     options = parser.read(arguments)
     if options.resume is None:
         options.config = load_config(options.preset, options.overrides)

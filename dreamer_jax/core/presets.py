@@ -13,6 +13,7 @@ from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.extensions import DOORS, import_extensions
 from dreamer_jax.core.files import write_text
 from dreamer_jax.core.options import RENAMED, check_option, field_names, option_hint
+from dreamer_jax.core.paths import absolute, paths_from, start_folder
 from dreamer_jax.core.section import AnyOptions, Names
 from dreamer_jax.core.text import brief, did_you_mean, shown
 
@@ -45,6 +46,7 @@ def load_config(preset: Preset = DEFAULT_PRESET, overrides: Mapping[str, Any] | 
       ConfigError: unknown preset or field, wrong type, value out of range, a module that cannot be imported, or a name that no
         module has registered.
     """
+    folder = start_folder()
     values = _preset_values(preset)
     source = f"preset {values['preset']}"
     changes = flatten(overrides or {})
@@ -57,7 +59,18 @@ def load_config(preset: Preset = DEFAULT_PRESET, overrides: Mapping[str, Any] | 
     _change(values, changes)
     config = parse_config(values, f"{source}, changed" if changes else source)
     check_chosen(config)
+    if start_folder() != folder:  # one of the modules has changed it
+        with paths_from(folder):
+            return with_absolute_paths(config)
     return config
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The configuration with `absolute` paths: `runs` and `train.init_from`."""
+    train = config.train
+    if train.init_from is not None:
+        train = train.model_copy(update={"init_from": str(absolute(train.init_from))})
+    return config.model_copy(update={"runs": str(absolute(config.runs)), "train": train})
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -108,7 +121,7 @@ def _preset_values(preset: Preset, within: Path | None = None, seen: tuple[Path,
     elif isinstance(preset, str) and preset in preset_names():
         return {**read_yaml(CONFIG_FOLDER / f"{preset}.yaml"), "preset": preset}
     else:
-        path = (within or Path()) / preset
+        path = absolute(preset, within)
         if path.suffix not in (".yaml", ".yml"):
             near = did_you_mean(str(preset), preset_names()) or "."
             raise ConfigError(

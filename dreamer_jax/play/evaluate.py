@@ -10,6 +10,7 @@ import numpy as np
 from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import ConfigError, StorageError
 from dreamer_jax.core.files import make_folder, write_json
+from dreamer_jax.core.paths import absolute
 from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
 from dreamer_jax.play.policy import EVALUATION_SEED, Policy, load_policy
 from dreamer_jax.play.rollout import policy_actions, rollout
@@ -104,6 +105,7 @@ def evaluate_run(
     """
     if episodes < 1:
         raise ConfigError(f"--episodes {episodes}: at least 1 is needed")
+    run = absolute(run)  # before an environment can change the current folder
     policy = load_policy(run, checkpoint, deterministic, device, planner)
     name = f"{checkpoint}-{'deterministic' if deterministic else 'sampled'}{'-planner' if planner else ''}"
     path = run / "evaluations" / f"{name}.json"

@@ -19,6 +19,7 @@ from dreamer_jax.agent.train_step import acting_params, init_agent
 from dreamer_jax.agent.types import ActingParams, Params, PolicyCarry
 from dreamer_jax.core.config import Config, EnvConfig
 from dreamer_jax.core.errors import ActionError, EnvError
+from dreamer_jax.core.paths import absolute
 from dreamer_jax.core.spaces import ActionSpec, ObsSpecs
 from dreamer_jax.envs import make_env
 from dreamer_jax.envs.spaces import EnvSpaces, spaces_of
@@ -204,7 +205,7 @@ def load_policy(
 
 def load_agent(run: str | Path, checkpoint: str = "last", device: str | Device | None = None) -> Agent:
     """Loads what a run has trained; arguments and errors as for `load_policy`."""
-    run = Path(run)
+    run = absolute(run)
     config = open_run_with_imports(run)
     if device is not None:
         config = config.model_copy(update={"device": device if isinstance(device, str) else device.platform})

@@ -15,6 +15,7 @@ from typing import Any
 
 from dreamer_jax.core.errors import ConfigError, RunError
 from dreamer_jax.core.files import atomic_write
+from dreamer_jax.core.paths import absolute
 from dreamer_jax.core.statistics import finite_or_none
 from dreamer_jax.core.text import shown
 
@@ -122,7 +123,7 @@ def read_metrics(run: str | Path) -> Rows:
       RunError: the file cannot be read, a line before the last is not JSON, or one is no row: of an unknown kind, with a
         counter that is no count, or without a number that its kind has.
     """
-    path = Path(run)
+    path = absolute(run)
     return Rows(row for _, row in _read_lines(path / FILE_NAME if path.is_dir() else path))
 
 

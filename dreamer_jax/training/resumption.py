@@ -1,6 +1,7 @@
 """Going on exactly: what is in flight is taken out of a training for a checkpoint, and put back into a resumed one."""
 
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 
 def command(folders: Sequence[Path]) -> str:
-    """The command that goes on with runs."""
-    return f"dreamer train --resume {' '.join(map(str, folders))}"
+    """The command that goes on with runs, for a shell in any folder: their paths are absolute."""
+    return shlex.join(["dreamer", "train", "--resume", *map(str, folders)])
 
 
 def in_flight(index: int, envs: SeedEnvs, acting: Acting, learner: Learner, episodes: Episodes) -> InFlight:

@@ -16,7 +16,8 @@ from dreamer_jax.agent.train_step import check_update
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import CheckpointError, ConfigError, DamagedError, RunError
 from dreamer_jax.core.files import check_writable, disk_errors_named, locked
-from dreamer_jax.core.presets import parse_config
+from dreamer_jax.core.paths import absolute
+from dreamer_jax.core.presets import parse_config, with_absolute_paths
 from dreamer_jax.envs import VectorEnv, env_seeds, make_vector_env
 from dreamer_jax.play.policy import read_specs
 from dreamer_jax.runs.checkpoint import Checkpoints
@@ -55,7 +56,7 @@ def train_seeds(config: Config, seeds: int) -> list[Path]:
     """
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: at least 1 is needed")
-    config = resolve_precision(config)  # before there is a folder: the device may be missing
+    config = resolve_precision(with_absolute_paths(config))  # before there is a folder: the device may be missing
     values = config.model_dump(by_alias=True)
     configs = [parse_config({**values, "seed": config.seed + i}, f"--seeds {seeds}") for i in range(seeds)]
     callbacks = Callbacks(chosen_callbacks(config))
@@ -101,7 +102,7 @@ def resume_seeds(runs: Sequence[str | Path], overrides: Mapping[str, Any] | None
     Raises:
       DreamerError: the runs cannot be trained, do not belong together, or cannot be written any more.
     """
-    folders = [Path(run) for run in runs]
+    folders = [absolute(run) for run in runs]
     configs = [changed(open_run_with_imports(folder), overrides) for folder in folders]
     for folder, config in zip(folders, configs, strict=True):
         check_writable(folder)
@@ -174,7 +175,7 @@ def _resume_from(
 
 def describe(config: Config, seeds: int = 1) -> str:
     """What `train_seeds` would announce, without training: sizes, parameters, budget and replay memory."""
-    device, config = select_device(config.device), resolve_precision(config)
+    device, config = select_device(config.device), resolve_precision(with_absolute_paths(config))
     obs_specs, action_spec = read_specs(config.env)
     nets = build_networks(config, obs_specs, action_spec, compute_dtype(config), layout_of(device))
     if config.imports:

@@ -29,7 +29,7 @@ def script(name: str, *arguments: str) -> subprocess.CompletedProcess:
     ("name", "arguments", "message"),
     [
         ("train.py", ["--sed", "1"], "unknown option --sed; did you mean 'seed'?"),
-        ("evaluate.py", ["no/such/run"], "no/such/run is not a run"),
+        ("evaluate.py", ["no/such/run"], f"{Path('no/such/run').absolute()} is not a run"),
     ],
 )
 def test_a_script_ends_with_one_line_and_status_2(name, arguments, message):
@@ -115,7 +115,7 @@ def train(arguments: list[str]) -> None:
         (["--env.task", "CartPole-v1"], "env.task='CartPole-v1' is not a task. Write gym:<registered id>"),
         (["--env.task", "import:counting:fiv"], "import:counting:fiv: fiv in module counting does not exist; did you mean"),
         (["--device", "tpu"], "--device tpu: JAX finds no such device here"),
-        (["--resume", "no/such/run"], "no/such/run is not a run: it has no config.yaml"),
+        (["--resume", "no/such/run"], "HERE/no/such/run is not a run: it has no config.yaml"),
         (["--seeds", "none"], "--seeds: 'none' was given, a whole number from 1 to 1024 was expected"),
         (["--seed", str(2**31 - 1), "--seeds", "2"], f"--seeds 2: seed={2**31}: input should be less than 2147483648"),
         (["--seed", str(2**31)], f"preset cartpole, changed: seed='{2**31}': input should be less than 2147483648"),
@@ -128,7 +128,7 @@ def test_training_refuses_in_one_line_and_leaves_no_run(arguments, message, caps
         run_command(train, arguments if arguments[0] == "--resume" else [*options, *arguments])
     assert caught.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {message}")
+    assert error.startswith(f"error: {message.replace('HERE', str(tmp_path))}")
     assert error.count("\n") == 1
     assert not list(tmp_path.rglob("config.yaml"))
 

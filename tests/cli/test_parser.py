@@ -126,9 +126,9 @@ def test_what_cannot_be_read_is_refused_in_one_line(arguments, parts):
 
 def test_resume_takes_runs_and_changes():
     request = training_request(["--resume", "a/run", "b", "--train.frames", "20000"])
-    assert (request.resume, request.overrides) == ([Path("a/run"), Path("b")], {"train.frames": "20000"})
+    assert (request.resume, request.overrides) == ([Path.cwd() / "a/run", Path.cwd() / "b"], {"train.frames": "20000"})
     request = training_request(["--resume=a/b=c"])
-    assert (request.resume, request.overrides, request.config) == ([Path("a/b=c")], {}, None)
+    assert (request.resume, request.overrides, request.config) == ([Path.cwd() / "a/b=c"], {}, None)
 
 
 @pytest.mark.parametrize("words", [["--preset", "catch"], ["--seeds", "1"], ["--dry-run"]])
