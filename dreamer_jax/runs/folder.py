@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,30 @@ RESULTS = ("return_mean", "return_std", "return_min", "return_max", "episodes")
 def create_run(config: Config, spaces: Mapping[str, Any] | None = None) -> Path:
     """Makes `runs/<task>/<preset>-<seed>-<time>/` with its `config.yaml` and `spaces.json`.
 
+    Of runs that start in the same second, as a scheduler starts jobs, each has a folder: those after the first end in "-2" ...
+
     Args:
       spaces: what `EnvSpaces.as_json` says of the environment. None: there is no `spaces.json`, and whoever loads the agent
         makes the environment to know them.
 
     Raises:
-      RunError: the folder exists.
       StorageError, ConfigError: it cannot be written, or not under this name.
     """
     stamp = time.strftime("%Y%m%dT%H%M%S")
-    run = Path(config.runs) / safe_name(config.env.task) / f"{safe_name(config.preset)}-{config.seed}-{stamp}"
+    name = f"{safe_name(config.preset)}-{config.seed}-{stamp}"
+    run = Path(config.runs) / safe_name(config.env.task) / name
     try:
-        run.mkdir(parents=True, exist_ok=False)
+        for number in count(2):
+            try:
+                run.mkdir(parents=True, exist_ok=False)
+                break
+            except FileExistsError:
+                if not run.is_dir():  # a file is in the way: of it, or of a folder above it
+                    raise
+                run = run.with_name(f"{name}-{number}")
         write_yaml(config, run / "config.yaml")
         if spaces is not None:
             write_json(run / SPACES, spaces)
-    except FileExistsError:
-        raise RunError(f"run folder {run} exists; start again in a second, or choose another --runs folder") from None
     except OSError as error:
         raise StorageError(
             f"run folder {shown(str(run))} cannot be written ({brief(error)}); choose another with --runs"
