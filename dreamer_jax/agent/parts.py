@@ -17,7 +17,7 @@ from pydantic import Field
 from dreamer_jax.agent.layers import Style, flatten_stoch
 from dreamer_jax.agent.types import Batch, LatentDist, LatentState, Params
 from dreamer_jax.core.config import Config
-from dreamer_jax.core.errors import ConfigError, DreamerError
+from dreamer_jax.core.errors import RAISED_OUTSIDE, ConfigError, DreamerError
 from dreamer_jax.core.extensions import Extension, ObservationNetwork
 from dreamer_jax.core.section import Section
 from dreamer_jax.core.spaces import ActionSpec, ObsSpec, ObsSpecs
@@ -199,7 +199,7 @@ def call(part: Part, method: str, *arguments: Any) -> Any:
         return getattr(part, method)(*arguments)
     except DreamerError:
         raise
-    except Exception as error:
+    except RAISED_OUTSIDE as error:
         place = getattr(sys.modules.get(type(part).__module__), "__file__", None)
         raise ConfigError(f"{part.name}.{method} raised {one_line(error, place)}") from error
 

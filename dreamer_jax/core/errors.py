@@ -18,6 +18,8 @@ Errors of bad input are ValueErrors too.
 from pathlib import Path
 
 UNUSABLE_CHECKPOINT = 3  # exit status of a command that ends with a CheckpointError
+# What code of the user's may raise: `sys.exit()` too, with which a program means to end itself and not a training.
+RAISED_OUTSIDE = (Exception, SystemExit)
 STOPPED = 75  # exit status of a training that SIGTERM or SIGUSR1 has stopped (EX_TEMPFAIL): a scheduler may resume it
 
 

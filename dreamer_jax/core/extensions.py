@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.errors import RAISED_OUTSIDE, ConfigError
 from dreamer_jax.core.section import Section
 from dreamer_jax.core.spaces import ObsSpec
 from dreamer_jax.core.text import did_you_mean, nearest, one_line, shown
@@ -217,7 +217,7 @@ def import_extensions(modules: Sequence[str]) -> None:
             importlib.import_module(name)
         except ConfigError as error:
             raise ConfigError(f"module {name}: {error}") from None
-        except Exception as error:
+        except RAISED_OUTSIDE as error:
             if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
                 raise ConfigError(f"there is no module {error.name!r} to import.{_where(name)}") from None
             raise ConfigError(f"importing {name} raised {one_line(error)}") from error

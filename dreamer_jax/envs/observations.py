@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from dreamer_jax.core.errors import EnvError
+from dreamer_jax.core.errors import RAISED_OUTSIDE, EnvError
 from dreamer_jax.core.extensions import DOORS, ObservationNetwork
 from dreamer_jax.core.spaces import BUILT_IN, ObsSpec, ObsSpecs
 from dreamer_jax.core.text import brief, one_line
@@ -142,7 +142,7 @@ def _imported_spec(kind: type[ObservationNetwork], key: str, space: spaces.Space
     place = f"{name}: observation key {key!r}, kind {kind.name!r}"
     try:
         spec = kind.spec(space)
-    except Exception as error:
+    except RAISED_OUTSIDE as error:
         raise EnvError(f"{place}: spec raised {one_line(error)}") from error
     if spec is not None and (not isinstance(spec, ObsSpec) or spec.kind != kind.name):
         raise EnvError(f"{place}: spec returned {spec}; None or an ObsSpec of kind {kind.name!r} was expected")
@@ -181,7 +181,7 @@ def _imported_converter(kind: type[ObservationNetwork], spec: ObsSpec) -> _Conve
     def convert(value: Any) -> np.ndarray | str:
         try:
             array = kind.convert(value, spec)
-        except Exception as error:
+        except RAISED_OUTSIDE as error:
             reason = brief(error) if isinstance(error, ValueError) else one_line(error)
             return f"{describe(value)}, which kind {spec.kind!r} cannot convert ({reason})"
         if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (spec.shape, spec.dtype):

@@ -259,6 +259,8 @@ def _serve(
         except (EOFError, ConnectionError):
             raise
         except Exception as error:
+            if isinstance(error.__cause__, SystemExit):
+                raise error.__cause__  # noqa: B904  # the environment ends its process, which is started anew
             known = error if isinstance(error, EnvError) else EnvError(one_line(error))
             known.add_note(traceback.format_exc())  # the trace itself does not travel
             pipe.send(known)

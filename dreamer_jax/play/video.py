@@ -10,7 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from dreamer_jax.core.config import EnvConfig
-from dreamer_jax.core.errors import DreamerError, EnvError
+from dreamer_jax.core.errors import RAISED_OUTSIDE, DreamerError, EnvError
 from dreamer_jax.core.files import atomic_write
 from dreamer_jax.core.text import one_line
 from dreamer_jax.envs import env_seeds, make_vector_env
@@ -31,7 +31,7 @@ def write_episode(policy: Policy, env: EnvConfig, seed: int, path: Path) -> None
         write_video(frames, path, fps)
     except DreamerError as error:
         logger.warning("no video: %s", error)
-    except Exception as error:  # rendering fails in many ways, and a video is not worth a run's results
+    except RAISED_OUTSIDE as error:  # rendering fails in many ways, and a video is not worth a run's results
         logger.warning("no video: %s", one_line(error))
     else:
         logger.info("wrote %s", path)

@@ -111,6 +111,12 @@ class Training:
         except (EnvError, DivergedError):
             self._save_all()
             raise
+        except (KeyboardInterrupt, SystemExit) as error:
+            if self.stop.requested:  # Ctrl-C for the second time
+                raise
+            self._save_all()
+            task = self.runs[0].config.env.task
+            raise DreamerError(f"{task} or an extension ended the program: {one_line(error)}. The run is saved") from error
         self._save_all()
         for run in self.runs:
             run.checkpoints.wait()

@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 
 from dreamer_jax.core.config import EnvConfig
-from dreamer_jax.core.errors import EnvError
+from dreamer_jax.core.errors import RAISED_OUTSIDE, EnvError
 from dreamer_jax.core.extensions import register
 from dreamer_jax.core.text import did_you_mean, one_line
 from dreamer_jax.envs.advice import CONVERT, is_of_old_gym
@@ -42,7 +42,7 @@ class Imported(Family):
             raise EnvError(f"{task}: {function_name} in module {module_name} {problem}{did_you_mean(function_name, public)}")
         try:
             env = function(render_mode="rgb_array") if render and _takes_render_mode(function) else function()
-        except Exception as error:
+        except RAISED_OUTSIDE as error:
             raise EnvError(f"{task}: {function_name} raised {one_line(error)}") from error
         if not isinstance(env, gymnasium.Env):
             if is_of_old_gym(env):

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 
 from dreamer_jax.core.config import EnvConfig
-from dreamer_jax.core.errors import EnvError
+from dreamer_jax.core.errors import RAISED_OUTSIDE, EnvError
 from dreamer_jax.core.extensions import register
 from dreamer_jax.core.text import nearest, one_line
 from dreamer_jax.envs.families.base import Family
@@ -51,7 +51,7 @@ class Registered(Family):
             raise EnvError(f"{task} needs a package that is not installed: {' '.join(str(error).split())}") from None
         except ImportError as error:
             raise EnvError(f"{task} cannot be imported: {one_line(error)}.{install_line(error)}") from None
-        except Exception as error:
+        except RAISED_OUTSIDE as error:
             raise EnvError(f"{task} could not be made: {one_line(error)}") from error
         return env
 
@@ -92,7 +92,7 @@ def import_module(task: str, name: str) -> Any:
     """
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except RAISED_OUTSIDE as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise EnvError(
                 f"{task}: there is no module {error.name!r}. Install its package, or set PYTHONPATH to the folder that holds it"

@@ -1,5 +1,6 @@
 """Environments whose observations are those that the agent sees, and whose every return is checked."""
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -8,10 +9,11 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from dreamer_jax.core.errors import EnvError
+from dreamer_jax.core.errors import RAISED_OUTSIDE, EnvError
 from dreamer_jax.core.text import one_line
 from dreamer_jax.envs.observations import ObservationConversion, canonical_space, describe
 
+logger = logging.getLogger(__name__)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _NUMBER = (int, float, np.integer, np.floating, np.bool_)
 _BOOL = (bool, np.bool_)
@@ -36,7 +38,7 @@ class CanonicalObservation(gymnasium.Wrapper):
         self._steps = 0
         try:
             result = self.env.reset(seed=seed, options=options)
-        except Exception as error:
+        except RAISED_OUTSIDE as error:
             raise self._error(f"reset raised {one_line(error)}") from error
         if not isinstance(result, tuple) or len(result) != 2:
             raise self._error(f"reset returned {describe(result)}; the tuple (observation, info) was expected")
@@ -47,7 +49,7 @@ class CanonicalObservation(gymnasium.Wrapper):
         self._steps += 1
         try:
             result = self.env.step(action)
-        except Exception as error:
+        except RAISED_OUTSIDE as error:
             raise self._error(f"step raised {one_line(error)}") from error
         if not isinstance(result, tuple) or len(result) != 5:
             raise self._error(
@@ -61,6 +63,12 @@ class CanonicalObservation(gymnasium.Wrapper):
             key, value = ("truncated", truncated) if isinstance(terminated, _BOOL) else ("terminated", terminated)
             raise self._error(f"{key} is {describe(value)}; a bool was expected. Return bool({key})")
         return self._observation(observation), float(reward), bool(terminated), bool(truncated), self._info(info)
+
+    def close(self):
+        try:
+            self.env.close()
+        except RAISED_OUTSIDE as error:  # nothing depends on it any more, least of all an evaluation that is over
+            logger.warning("%s: close raised %s; going on without", self._name, one_line(error))
 
     def _observation(self, observation: Any) -> dict[str, np.ndarray]:
         try:

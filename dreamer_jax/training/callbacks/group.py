@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dreamer_jax.core.config import Config
-from dreamer_jax.core.errors import CallbackError, DreamerError
+from dreamer_jax.core.errors import RAISED_OUTSIDE, CallbackError, DreamerError
 from dreamer_jax.core.extensions import DOORS
 from dreamer_jax.core.text import one_line
 from dreamer_jax.play.policy import Policy
@@ -138,5 +138,5 @@ def _errors_named(name: str, event: str) -> Iterator[None]:
         yield
     except DreamerError:
         raise
-    except Exception as error:
+    except RAISED_OUTSIDE as error:
         raise CallbackError(f"the callback {name!r} raised {one_line(error)} in {event}") from error
