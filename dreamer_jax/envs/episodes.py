@@ -4,6 +4,7 @@ import contextlib
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -47,6 +48,14 @@ def episode_seed(seed: int, number: int) -> int:
 def restart_seed(seed: int, restarts: int) -> int:
     """The seed of an environment that is started anew, `restarts` from 1: that of none of its episodes so far."""
     return int(np.random.SeedSequence([seed, 0, restarts]).generate_state(1)[0]) >> 1
+
+
+def _what(drawn: Any, frame: np.ndarray) -> str:
+    """What `render` returned, in words."""
+    if not isinstance(drawn, np.ndarray):
+        return type(drawn).__name__
+    numbers = f" from {frame.min():g} to {frame.max():g}" if frame.size and frame.dtype.kind in "iuf" else ""
+    return f"{frame.dtype}{list(frame.shape)}{numbers}"
 
 
 class SeededEpisodes:
@@ -93,8 +102,19 @@ class SeededEpisodes:
         return Record(obs, float(reward), False, self._over, terminated, info.get("success", np.nan))
 
     def render(self) -> np.ndarray:
-        """Draws the environment as it is now -> uint8[H, W, 3]. Only an environment that was made to render can do so."""
-        return np.array(self._env.render(), np.uint8)
+        """Draws the environment as it is now -> uint8[H, W, 3]. Only an environment that was made to render can do so.
+
+        Raises:
+          EnvError: its `render` returns something else. Other whole numbers from 0 to 255 are taken.
+        """
+        drawn = self._env.render()
+        frame = np.array(drawn)
+        if frame.ndim == 3 and frame.shape[-1] == 3 and frame.dtype.kind in "iu" and 0 <= frame.min() <= frame.max() <= 255:
+            return frame.astype(np.uint8, copy=False)
+        raise EnvError(
+            f"render returned {_what(drawn, frame)}; uint8[height, width, 3] was expected, RGB colours from 0 to 255. "
+            "Convert it there, fractions with np.uint8(255 * frame), grey [height, width] with np.stack([frame] * 3, axis=-1)"
+        )
 
     @property
     def render_mode(self) -> str | None:

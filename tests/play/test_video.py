@@ -1,5 +1,7 @@
 """Videos: the frames of an episode, files that can be read back, and failures that cost nothing else."""
 
+import weakref
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -9,7 +11,13 @@ from dreamer_jax.core.config import EnvConfig
 from dreamer_jax.core.errors import EnvError
 from dreamer_jax.play import video
 from dreamer_jax.play.policy import load_policy
-from dreamer_jax.play.video import record_episode, write_episode, write_video
+from dreamer_jax.play.video import recorded_episode, write_episode, write_video
+
+
+def record_episode(policy, env, seed) -> tuple[list[np.ndarray], int]:
+    """All frames of an episode."""
+    with recorded_episode(policy, env, seed) as (frames, fps):
+        return list(frames), fps
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +60,63 @@ def test_an_environment_without_pictures_has_no_video(policy, said, tmp_path):
     assert not (tmp_path / "x.mp4").exists()
 
 
-@pytest.mark.parametrize("broken", ["raises", "grey"])
+RENDERED = {  # what `render` returns at the third frame, and what is said of it
+    "error": (None, "RuntimeError: no display here (test_video.py:"),
+    "nothing": (lambda: None, "render returned NoneType; uint8[height, width, 3] was expected"),
+    "grey": (lambda: np.zeros((8, 8), np.uint8), "render returned uint8[8, 8] from 0 to 0; uint8[height"),
+    "fractions": (lambda: np.full((8, 8, 3), 0.5), "render returned float64[8, 8, 3] from 0.5 to 0.5; uint8[height"),
+    "large": (lambda: np.full((8, 8, 3), 300), "render returned int64[8, 8, 3] from 300 to 300; uint8[height"),
+    "a list": (lambda: [np.zeros((8, 8, 3), np.uint8)] * 2, "render returned list; uint8[height"),
+    "another size": (lambda: np.zeros((6, 8, 3), np.uint8), "video frame is uint8[6, 8, 3]; expected uint8[H, W, 3], all of"),
+}
+
+
+@pytest.mark.parametrize("broken", RENDERED)
 def test_a_video_that_fails_costs_nothing_else(policy, said, tmp_path, monkeypatch, broken):
-    """What `render` raises or returns is the environment's own affair: one line says why there is no video."""
+    """What `render` raises or returns is the environment's own affair: one line says why there is no video, nor half of one."""
+    draw, words = RENDERED[broken]
 
     def render(self):
-        if broken == "raises":
+        if self.count < 2:
+            return np.zeros((8, 8, 3), np.uint8)
+        if draw is None:
             raise RuntimeError("no display\nhere")
-        return np.zeros((8, 8), np.uint8)
+        return draw()
 
     monkeypatch.setattr(Counting, "render", render)
     write_episode(policy, policy.config.env, 0, tmp_path / "x.mp4")
+    assert said().startswith(f"no video: {words}")
     assert said().count("\n") == 1
-    assert not (tmp_path / "x.mp4").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_whole_numbers_are_colours_as_well(policy, monkeypatch):
+    monkeypatch.setattr(Counting, "render", lambda self: np.full((8, 8, 3), 51 * self.count))
+    frames, _ = record_episode(policy, policy.config.env, seed=0)
+    assert [(frame.dtype, frame.max()) for frame in frames] == [(np.uint8, 51 * step) for step in range(6)]
+
+
+def test_an_episode_is_drawn_while_it_is_written(policy, tmp_path, monkeypatch):
+    """A frame is written, and given back, before the second after it is drawn."""
+    drawn, alive = [], []
+
+    def render(self):
+        frame = np.full((32, 48, 3), 40 * self.count, np.uint8)
+        alive.append(sum(one() is not None for one in drawn))
+        return frame
+
+    write = video.np.pad
+
+    def pad(frame, *arguments, **options):
+        drawn.append(weakref.ref(frame))
+        return write(frame, *arguments, **options)
+
+    monkeypatch.setattr(Counting, "render", render)
+    monkeypatch.setattr(video.np, "pad", pad)
+    write_episode(policy, policy.config.env, 0, tmp_path / "x.mp4")
+    assert len(iio.imread(tmp_path / "x.mp4", plugin="pyav")) == 6
+    assert len(drawn) == len(alive) == 6
+    assert max(alive) <= 1
 
 
 @pytest.mark.parametrize(("declared", "fps"), [(0.4, 1), (None, 30), (29.6, 30)])

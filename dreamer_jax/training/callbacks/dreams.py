@@ -46,7 +46,7 @@ class Dreams(Callback):
         video = draw_video(dream)
         if video is not None:
             # Twice as large: colours of mp4 have half the resolution.
-            write_video(list(video.repeat(2, 1).repeat(2, 2)), folder / f"{frames}.mp4", FPS)
+            write_video((frame.repeat(2, 0).repeat(2, 1) for frame in video), folder / f"{frames}.mp4", FPS)
             run.show("dreams/video", video, FPS)
         figure = draw_figure(dream, f"{run.config.env.task}, frame {frames:,}: recorded and imagined")
         write_picture(figure, folder / f"{frames}.png")
