@@ -1,10 +1,7 @@
-"""Which device computes, in which precision, and where its compiled programs are kept."""
+"""Which device computes, and in which precision."""
 
 import contextlib
-import hashlib
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +11,7 @@ import numpy as np
 from dreamer_jax.agent.layout import Layout
 from dreamer_jax.core.config import Config
 from dreamer_jax.core.errors import ConfigError
+from dreamer_jax.core.text import brief
 
 Device = Any  # a jax.Device, which type checkers take for a variable
 INSTALL = {"gpu": 'pip install -e ".[cuda12]" (or cuda13)', "tpu": 'pip install -e ".[tpu]"'}
@@ -23,12 +21,23 @@ def select_device(name: str) -> Device:
     """The first "cpu", "gpu" or "tpu"; "auto" takes the fastest that JAX finds. Changes nothing: see `on_device`.
 
     Raises:
-      ConfigError: JAX finds no such device; the message carries the install line.
+      ConfigError: JAX finds no such device; the message carries the install line. Or JAX cannot start at all, or would compute
+        in 64 bits, as its settings in environment variables may have it.
     """
+    if jax.config.jax_enable_x64:
+        raise ConfigError(
+            "JAX computes in 64 bits here, and the agent needs 32: unset JAX_ENABLE_X64, and leave jax_enable_x64 off"
+        )
     try:
-        return jax.devices()[0] if name == "auto" else jax.devices(name)[0]
+        everything = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second where a plugin is there, and no device for it
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        only = f"JAX_PLATFORMS={asked} allows nothing else; unset it, or try" if asked else "Try"
+        raise ConfigError(f"JAX finds no device here ({brief(error)}). {only} JAX_PLATFORMS=cpu") from None
+    try:
+        return everything[0] if name == "auto" else jax.devices(name)[0]
     except RuntimeError:
-        found = ", ".join(sorted({device.platform for device in jax.devices()}))
+        found = ", ".join(sorted({device.platform for device in everything}))
         hint = f" Install it with: {INSTALL[name]}" if name in INSTALL else ""
         raise ConfigError(f"--device {name}: JAX finds no such device here (it finds {found}).{hint}") from None
 
@@ -76,24 +85,6 @@ def compiler_options(layout: Layout, once: bool = False) -> dict[str, Any]:
     if layout.optimization_level is None or level in os.environ.get("XLA_FLAGS", ""):
         return {}
     return {level: 0 if once else layout.optimization_level}
-
-
-def keep_compiled_programs() -> None:
-    """Keeps what takes seconds to compile in `~/.cache/dreamer_jax` (or $XDG_CACHE_HOME), for the next start on such a machine.
-
-    A folder for each kind of processor: code for one may not run on another that shares the home folder. A
-    JAX_COMPILATION_CACHE_DIR of the user's own is kept. Deleting the folder costs one compilation.
-    """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    except OSError:
-        processor = ""
-    kind = hashlib.sha256(f"{platform.machine()} {platform.processor()} {processor}".encode()).hexdigest()[:12]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(home / "dreamer_jax" / kind))
 
 
 def seed_sharding(seeds: int) -> Any:

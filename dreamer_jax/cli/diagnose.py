@@ -23,8 +23,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=absolute_path, help="folder for numbers and figures; by default RUN/diagnosis")
     options = parser.read(arguments)
 
+    from dreamer_jax.agent.compiled import keep_compiled_programs
     from dreamer_jax.analysis import imagination
 
+    keep_compiled_programs()
     output = options.output or options.run / "diagnosis"
     imagination.diagnose(
         options.run, options.checkpoint, options.episodes, options.starts, options.horizon, options.seed, output

@@ -20,8 +20,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--video", action=argparse.BooleanOptionalAction, default=True, help="write a video of one episode")
     options = parser.read(arguments)
 
+    from dreamer_jax.agent.compiled import keep_compiled_programs
     from dreamer_jax.play.evaluate import evaluate_run
 
+    keep_compiled_programs()
     evaluate_run(
         options.run,
         checkpoint=options.checkpoint,

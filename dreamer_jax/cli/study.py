@@ -27,8 +27,10 @@ def _horizon(arguments: Sequence[str]) -> None:
     _add_common(parser)
     options = parser.read(arguments)
 
+    from dreamer_jax.agent.compiled import keep_compiled_programs
     from dreamer_jax.analysis.studies import study_horizon
 
+    keep_compiled_programs()  # its runs are diagnosed here
     sys.exit(
         study_horizon(options.preset, options.horizons, options.seeds, options.threshold, options.overrides, options.output)
     )

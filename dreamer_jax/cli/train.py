@@ -53,7 +53,7 @@ def training_request(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
     request = training_request(arguments)
-    from dreamer_jax.agent.devices import keep_compiled_programs
+    from dreamer_jax.agent.compiled import keep_compiled_programs
     from dreamer_jax.training import start
 
     keep_compiled_programs()

@@ -384,7 +384,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_a_status(tmp_path, without_le
     handler = signal.getsignal(signal.Signals[name])
     with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setattr(command, "load_config", lambda preset, overrides: config)
-        patch.setattr("dreamer_jax.agent.devices.keep_compiled_programs", lambda: None)
+        patch.setattr("dreamer_jax.agent.compiled.keep_compiled_programs", lambda: None)
         if exit_status:
             caught = stack.enter_context(pytest.raises(SystemExit))
         command.main([])
