@@ -21,13 +21,8 @@ def select_device(name: str) -> Device:
     """The first "cpu", "gpu" or "tpu"; "auto" takes the fastest that JAX finds. Changes nothing: see `on_device`.
 
     Raises:
-      ConfigError: JAX finds no such device; the message carries the install line. Or JAX cannot start at all, or would compute
-        in 64 bits, as its settings in environment variables may have it.
+      ConfigError: JAX finds no such device; the message carries the install line. Or JAX finds none at all.
     """
-    if jax.config.jax_enable_x64:
-        raise ConfigError(
-            "JAX computes in 64 bits here, and the agent needs 32: unset JAX_ENABLE_X64, and leave jax_enable_x64 off"
-        )
     try:
         everything = jax.devices()
     except (RuntimeError, AssertionError) as error:  # the second where a plugin is there, and no device for it
@@ -66,6 +61,12 @@ def resolve_precision(config: Config) -> Config:
     if config.precision != "auto":
         return config
     return config.model_copy(update={"precision": "float32" if platform == "cpu" else "bfloat16"})
+
+
+def check_32_bits() -> None:
+    """Raises ConfigError where JAX computes in 64 bits, in which an update cannot be compiled."""
+    if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ConfigError("JAX computes in 64 bits, and training needs 32: unset JAX_ENABLE_X64, or leave jax_enable_x64 off")
 
 
 def compute_dtype(config: Config) -> Any:

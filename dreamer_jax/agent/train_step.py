@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax.training.train_state import TrainState
 
 from dreamer_jax.agent import behavior, rssm
-from dreamer_jax.agent.devices import compiler_options
+from dreamer_jax.agent.devices import check_32_bits, compiler_options
 from dreamer_jax.agent.layout import Layout
 from dreamer_jax.agent.networks import Networks, apply
 from dreamer_jax.agent.optimizer import make_optimizer, squared_norm
@@ -228,7 +228,12 @@ def compile_init(nets: Networks, config: Config):
 
 
 def compile_train_step(nets: Networks, config: Config, seeds: int | None = None):
-    """The jitted `train_step(state, batch)`; the state is donated. Build it once. For `seeds` see `over_seeds`."""
+    """The jitted `train_step(state, batch)`; the state is donated. Build it once. For `seeds` see `over_seeds`.
+
+    Raises:
+      ConfigError: JAX computes in 64 bits.
+    """
+    check_32_bits()
     step = over_seeds(partial(train_step, nets, config), seeds)
     return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(nets.layout))
 

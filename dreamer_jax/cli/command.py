@@ -22,8 +22,19 @@ def tune_malloc() -> None:
     if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ or not sys.executable:
         return
     os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=4"
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def prepare_streams() -> None:
+    """Lets everything be printed: what a terminal's encoding lacks as an escape, and nothing where a stream is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever has started this process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for as long as the process lasts
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Terminal(logging.Handler):
@@ -56,6 +67,7 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str])
     Exit status: 2 for an error of the user's or the disk's, 3 for an unusable checkpoint, 130 after Ctrl-C, and 75 for a
     training that SIGTERM or SIGUSR1 has stopped.
     """
+    prepare_streams()
     try:
         with messages_on_stdout():
             main(arguments)

@@ -1,5 +1,6 @@
 """How far a run is, for whoever looks at the terminal."""
 
+import contextlib
 import sys
 import time
 from collections import deque
@@ -33,7 +34,7 @@ class Terminal(Callback):
         # The recent rate, not the mean: collecting before the first update is far faster than training after it.
         self._history = deque([(time.monotonic(), frames)], maxlen=RATE_WINDOW)
         notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
-        if notebook or sys.stdout.isatty():
+        if notebook or (hasattr(sys.stdout, "isatty") and sys.stdout.isatty()):
             self._bar = tqdm(
                 total=total,
                 initial=min(frames, total),
@@ -62,7 +63,8 @@ class Terminal(Callback):
             text += item
             separator = ", "
         if self._bar is None:
-            print(percent + text, flush=True)
+            with contextlib.suppress(ValueError, AttributeError):  # closed; replaced by something that cannot flush
+                print(percent + text, flush=True)
             return
         self._bar.n = min(frames, total)
         self._bar.set_description_str(text)  # draws the bar
