@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -16,6 +15,11 @@ import numpy as np
 
 from dreamer_jax.core.errors import RunError, StorageError
 from dreamer_jax.core.text import brief, shown
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 logger = logging.getLogger(__name__)
 # What the system says of a disk that is full, failing, gone or read-only. Its other errors are not the disk's.
@@ -43,6 +47,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if os.name == "nt":
+        return  # there a folder cannot be opened
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -114,8 +120,8 @@ def as_arrays(file: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
 def locked(path: Path) -> Iterator[int]:
     """Holds the lock of the file `path` for this process, however it ends -> its descriptor, which a child may inherit.
 
-    The lock belongs to the open file, not to its being there; it says who has it. Where a file system has no locks, none is
-    held, which is logged.
+    The lock belongs to the open file, not to its being there; it says who has it. Where a file system, or the system itself,
+    has no such locks, none is held, which is logged.
 
     Raises:
       RunError: another process has it; the message says which.
@@ -127,6 +133,8 @@ def locked(path: Path) -> Iterator[int]:
         raise StorageError(f"{path} cannot be written: {error.strerror}; check its permissions") from None
     with file:
         try:
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import sys
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,16 @@ def resident_memory() -> int:
     """Memory that this process holds [bytes], without files that are mapped, which the system takes back when it needs room."""
     info = psutil.Process().memory_info()
     return info.rss - getattr(info, "shared", 0)  # only Linux tells them apart
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far [bytes]."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return psutil.Process().memory_info().peak_wset
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def give_back_memory() -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from dreamer_jax.agent.seeds import over_seeds
 from dreamer_jax.agent.train_step import compile_init, compile_train_step, train_step
 from dreamer_jax.agent.types import AgentState, Batch
 from dreamer_jax.core.config import Config
+from dreamer_jax.core.memory import peak_memory
 from dreamer_jax.play.policy import read_specs
 from dreamer_jax.profiling.flops import count_flops
 from dreamer_jax.profiling.replay import fill, least_records, make_replay, measure_replay, random_obs
@@ -214,4 +214,4 @@ def measure_loop(config: Config, updates: int, step_seconds: float) -> dict[str,
 def _peak_bytes(device: Any) -> int:
     """The most memory held so far: on the accelerator, or by this process on a CPU."""
     statistics = device.memory_stats() or {}
-    return statistics.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return statistics.get("peak_bytes_in_use") or peak_memory()
