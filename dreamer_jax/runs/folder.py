@@ -104,7 +104,10 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of the project's checkout, "unknown" outside one. Read from its files: a child process would fork JAX."""
+    """The commit of the project's checkout, "unknown" outside one. Read from its files: a child process would fork JAX.
+
+    It does not tell whether the checkout was changed after that commit: only git itself can compare them.
+    """
     git = Path(__file__).resolve().parents[2] / ".git"
     try:
         head = (git / "HEAD").read_text().strip()
