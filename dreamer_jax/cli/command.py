@@ -41,8 +41,10 @@ class _Terminal(logging.Handler):
     """Writes bare messages to stdout, above a progress bar that is there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()  # a pipe would keep them back
+        # Closed, a pipe that nobody reads any more, or replaced by something simpler: not worth a training.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()  # a pipe would keep them back
 
 
 @contextlib.contextmanager

@@ -88,6 +88,33 @@ def test_a_message_leaves_a_progress_bar_whole(capsys):
     assert shown.rindex("bar") > shown.index("between")
 
 
+class Broken:
+    """A stream as a notebook or a service may put in the place of stdout."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error, self.written = error, ""
+
+    def write(self, text: str) -> None:
+        if self.error:
+            raise self.error
+        self.written += text
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError("nobody reads"), ValueError("I/O operation on closed file"), None])
+def test_a_stream_that_cannot_be_written_ends_no_command(error, monkeypatch):
+    done = []
+
+    def main(arguments):
+        logging.getLogger("dreamer_jax").info("to whom it may concern")
+        done.append(True)
+
+    stream = Broken(error)
+    monkeypatch.setattr(sys, "stdout", stream)
+    run_command(main, [])
+    assert done == [True]
+    assert stream.written == ("" if error else "to whom it may concern\n")
+
+
 def test_our_own_errors_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         run_command(lambda arguments: print(1 / 0), [])
