@@ -8,6 +8,7 @@ import pytest
 from counting import TINY
 
 import dreamer_jax
+from dreamer_jax.benchmark.suites import make_plan
 from dreamer_jax.cli.main import dispatch
 from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.paths import absolute, paths_from
@@ -122,6 +123,19 @@ def test_a_preset_and_its_base_may_be_in_the_home_folder(moving):
     (moving / "home" / "base.yaml").write_text("base: catch\nseed: 2\n")
     config = load_config("~/mine.yaml")
     assert (config.preset, config.seed, config.env.task) == ("mine", 3, load_config("catch").env.task)
+
+
+def test_a_benchmark_and_the_command_that_it_prints_do_not_depend_on_the_folder(moving):
+    """Its plan makes each environment once, which changes the folder."""
+    (moving / "here" / "mine.yaml").write_text("base: cartpole\n")
+    here = moving / "here"
+    with paths_from(here):
+        plan = make_plan("import:moving:make", 1, "mine.yaml", {"train.init_from": "other:best"}, Path("results"))
+    assert Path.cwd() == moving / "elsewhere"
+    assert (plan.output, plan.preset) == (here / "results", str(here / "mine.yaml"))
+    assert (plan.configs[0].runs, plan.configs[0].train.init_from) == (str(here / "results/runs"), str(here / "other:best"))
+    for words in (f"--preset {here}/mine.yaml", f"--output {here}/results", f"--train.init_from={here}/other:best"):
+        assert words in plan.command()
 
 
 def test_a_module_that_changes_the_folder_moves_no_run(moving):
