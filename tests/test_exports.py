@@ -35,8 +35,8 @@ def state():
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     return loggers, handlers, dict(os.environ), list(sys.path), list(warnings.filters), (sys.stdout, sys.stderr)
 
-import jax, flax, optax, distrax, chex, orbax.checkpoint, gymnasium, matplotlib.figure, imageio.v3, tensorboardX, tqdm.auto, yaml
-import flax.training.train_state, orbax.checkpoint.checkpoint_managers, pydantic
+import jax, flax, optax, distrax, chex, orbax.checkpoint, gymnasium, matplotlib.figure, imageio.v3, tensorboardX, tqdm.auto
+import flax.training.train_state, orbax.checkpoint.checkpoint_managers, pydantic, yaml
 jax_before, before = dict(jax.config.values), state()
 import dreamer_jax
 for module in pkgutil.walk_packages(dreamer_jax.__path__, "dreamer_jax."):
