@@ -10,6 +10,8 @@ import signal
 import pytest
 import survival
 
+from dreamer_jax.core.errors import STOPPED
+
 SETTINGS = survival.SETTINGS | {
     "train.frames": 300,
     "train.log_every": 50,
@@ -27,8 +29,8 @@ def test_a_stopped_run_goes_on_exactly_with_optimised_programs(tmp_path):
     def train(name: str, *arguments: str) -> survival.TrainProcess:
         return survival.TrainProcess(arguments, tmp_path / f"{name}.log", environment=environment)
 
-    def finish(training: survival.TrainProcess) -> None:
-        assert training.process.wait() == 0, training.log.read_text()
+    def finish(training: survival.TrainProcess, status: int = 0) -> None:
+        assert training.process.wait() == status, training.log.read_text()
 
     settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
     finish(train("whole", *settings, f"--runs={tmp_path / 'whole'}"))
@@ -36,7 +38,7 @@ def test_a_stopped_run_goes_on_exactly_with_optimised_programs(tmp_path):
     stopped = train("stopped", *settings, f"--runs={tmp_path / 'stopped'}")
     stopped.wait_for(lambda: stopped.printed("updates [1-9]"))
     stopped.process.send_signal(signal.SIGTERM)
-    finish(stopped)
+    finish(stopped, STOPPED)
     run = survival.only_run(tmp_path / "stopped")
     assert whole is not None
     assert run is not None
