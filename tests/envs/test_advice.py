@@ -104,7 +104,7 @@ def _image(shape: tuple[int, ...], high: int = 255, dtype: Any = np.uint8) -> sp
         (spaces.MultiDiscrete([2, 3]), ObsSpec("vector", (5,)), lambda x: [*np.eye(2)[x[0]], *np.eye(3)[x[1]]]),
         (spaces.Tuple([VECTOR, spaces.Discrete(2)]), ObsSpec("vector", (4,)), lambda x: [*x[0], *np.eye(2)[x[1]]]),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: "" if callable(value) else str(value)[:40],
 )
 @pytest.mark.parametrize("keys", [(), ("a",), ("deep", "er 'key'")], ids=str)
 def test_observations_after_the_advised_line(space, spec, expected, keys):
