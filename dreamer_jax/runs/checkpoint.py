@@ -62,22 +62,23 @@ class Checkpoints:
         policies = checkpoint_managers
         if keep is None and not (run / "checkpoints").is_dir():
             raise CheckpointError(f"{run} has no checkpoints; train longer, or give another run folder")
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(keep),
-                    policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
-                ]
-            ),
-            best_fn=_score,  # without it scores are neither saved nor looked up
-            read_only=keep is None,
-        )
+        with errors_only("absl"):  # Orbax warns of every folder that is opened for reading
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(keep),
+                        policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
+                    ]
+                ),
+                best_fn=_score,  # without it scores are neither saved nor looked up
+                read_only=keep is None,
+            )
         folder = (run / "checkpoints").absolute()
         if keep is not None:  # halves that a kill left; Orbax would remove them in the background, and two such at once fail
             for half in folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
                 shutil.rmtree(half)
         try:
-            with errors_only("absl"):  # Orbax warns of every folder that is opened for reading
+            with errors_only("absl"):
                 self._manager = ocp.CheckpointManager(folder, item_names=("agent", "host", "in_flight"), options=options)
         except Exception as error:  # here and below: what Orbax raises of a file that it cannot read is open-ended
             raise CheckpointError(f"{folder} is damaged: {brief(error)}") from None

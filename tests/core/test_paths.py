@@ -140,5 +140,5 @@ def test_a_benchmark_and_the_command_that_it_prints_do_not_depend_on_the_folder(
 
 def test_a_module_that_changes_the_folder_moves_no_run(moving):
     """Its import comes before the paths are used."""
-    (moving / "here" / "leaving.py").write_text(f"import os\nos.chdir({str(moving / 'elsewhere')!r})\n")
-    assert load_config("cartpole", {"imports": "leaving", "runs": "runs"}).runs == str(moving / "here" / "runs")
+    (moving / "here" / "module_that_leaves.py").write_text(f"import os\nos.chdir({str(moving / 'elsewhere')!r})\n")
+    assert load_config("cartpole", {"imports": "module_that_leaves", "runs": "runs"}).runs == str(moving / "here" / "runs")
