@@ -40,6 +40,7 @@ def read_agent(run: Path) -> dict:
 # Changes
 
 
+@pytest.mark.slow  # a minute and a half
 def test_a_finished_run_goes_on_for_longer(tmp_path):
     """It ends as the run that was as long from the beginning, and its configuration says so."""
     run = start.train(tiny_config(tmp_path / "longer", **SMALL))
