@@ -14,7 +14,7 @@ from dreamer_jax.core.errors import ConfigError
 from dreamer_jax.core.text import brief
 
 Device = Any  # a jax.Device, which type checkers take for a variable
-INSTALL = {"gpu": 'pip install -e ".[cuda12]" (or cuda13)', "tpu": 'pip install -e ".[tpu]"'}
+INSTALL = {"gpu": 'pip install "dreamer_jax[cuda12]" (or cuda13)', "tpu": 'pip install "dreamer_jax[tpu]"'}
 
 
 def select_device(name: str) -> Device:

@@ -29,7 +29,7 @@ def train_ppo(config: Config, seed: int, steps: int) -> dict[str, Any]:
         from stable_baselines3.common.monitor import Monitor
         from stable_baselines3.common.vec_env import DummyVecEnv
     except ImportError as error:
-        raise ConfigError(f'PPO needs {error.name}, which is not installed: pip install -e ".[ppo]"') from None
+        raise ConfigError(f'PPO needs {error.name}, which is not installed: pip install "dreamer_jax[ppo]"') from None
 
     space = make_simulator(config.env).observation_space
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:

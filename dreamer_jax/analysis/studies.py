@@ -149,7 +149,7 @@ def _read_finished(plan: Plan, label: str, horizons: Sequence[int]) -> tuple[lis
 
 
 def study_ppo(paths: Sequence[Path], seeds: int, steps: int, threshold: float, output: Path) -> None:
-    """Trains PPO on the task of finished runs, and compares returns over environment steps; needs `pip install -e ".[ppo]"`.
+    """Trains PPO on the task of finished runs, and compares returns over environment steps; needs "dreamer_jax[ppo]".
 
     Args:
       paths: run folders or folders of them, grouped by preset.

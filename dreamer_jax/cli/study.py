@@ -7,7 +7,7 @@ from dreamer_jax.cli.parser import CommandParser, absolute_path, choose, whole_n
 
 STUDIES = {
     "horizon": "agents that imagine 15 and 50 steps: their returns, and the error of their critics",
-    "ppo": 'PPO (pip install -e ".[ppo]") on the task of finished runs: returns over environment steps',
+    "ppo": 'PPO (pip install "dreamer_jax[ppo]") on the task of finished runs: returns over environment steps',
 }
 DECIDED = ("seed", "runs", "behavior.imagination_horizon")  # by --seeds, --output and --horizons
 

@@ -65,7 +65,7 @@ def make_vector_env(config: EnvConfig, seeds: Sequence[int], render: bool = Fals
     if render and first.render_mode != "rgb_array":
         first.close()
         raise EnvError(
-            f"{config.task} cannot render images; switch its video off: --eval.video false, or --no-video of evaluate.py"
+            f"{config.task} cannot render images; switch its video off: --eval.video false, or --no-video of `dreamer evaluate`"
         )
     if render or not config.processes:
         envs = _Here([first, *(_make(config, first.specs, modules, seed, render) for seed in seeds[1:])])

@@ -38,7 +38,7 @@ class Aggregate(NamedTuple):
 def require_rliable() -> None:
     """Raises ConfigError, with the command that installs it, when rliable is missing."""
     if importlib.util.find_spec("rliable") is None:
-        raise ConfigError('the report needs the rliable package: pip install -e ".[report]"')
+        raise ConfigError('the report needs the rliable package: pip install "dreamer_jax[report]"')
 
 
 def aggregate(scores: Mapping[str, Mapping[int, float]], resamples: int = RESAMPLES) -> Aggregate:

@@ -67,7 +67,7 @@ def test_an_unknown_game_is_named_with_the_nearest():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ale_py", None)
-    with pytest.raises(EnvError, match=r"not installed: pip install -e \"\.\[atari\]\""):
+    with pytest.raises(EnvError, match=r"not installed: pip install \"dreamer_jax\[atari\]\""):
         make_env(PONG)
 
 

@@ -70,5 +70,5 @@ def test_missing_rliable_is_explained(monkeypatch):
     require_rliable()
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "rliable" else find(name))
-    with pytest.raises(ConfigError, match=r'pip install -e "\.\[report\]"'):
+    with pytest.raises(ConfigError, match=r'pip install "dreamer_jax\[report\]"'):
         require_rliable()

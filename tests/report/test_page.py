@@ -256,5 +256,5 @@ def test_missing_rliable_ends_the_script_before_anything_is_done(walker):
     arguments = [str(walker / "runs"), "--output", str(walker / "out")]
     result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == 'error: the report needs the rliable package: pip install -e ".[report]"\n'
+    assert result.stderr == 'error: the report needs the rliable package: pip install "dreamer_jax[report]"\n'
     assert not (walker / "out").exists()

@@ -54,7 +54,7 @@ class Reconstruction(Representation):
         return decoder_losses(nets.obs_specs, predictions, seen.batch.obs, self.plan.config.model.symlog, self.plan.kinds)
 
     def decode(self, params: dict[str, Params], state: LatentState) -> dict[str, jax.Array]:
-        """What the decoder predicts of states [..]."""
+        """{observation key: prediction f[.., *shape]} of states [..], as `Decoder` returns them."""
         return apply(self.decoder, params["decoder"], state.deter, state.stoch)
 
 
@@ -109,7 +109,7 @@ def decoder_losses(
     an imported kind have its own loss.
 
     Args:
-      predictions: {name: f[B, T, ...]} as `networks.Decoder` returns them: images in [0, 1], logits of indices.
+      predictions: {name: f[B, T, ...]} as `Decoder` returns them: images in [0, 1], logits of indices.
       obs: {name: [B, T, ...]} of the batch: images u8 of values from 0 to their `high`.
       symlog: vectors are compared in symlog space.
       kinds: the imported kinds.

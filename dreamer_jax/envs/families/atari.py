@@ -14,7 +14,7 @@ NO_OPS = 30
 STICKY = 0.25  # chance that an action is the last one once more
 EPISODE_FRAMES = 108_000
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # between the words of a name: MsPacman, UpNDown
-INSTALL = 'pip install -e ".[atari]"'
+INSTALL = 'pip install "dreamer_jax[atari]"'
 
 
 @register("atari")
