@@ -88,7 +88,7 @@ def test_runs_of_several_tasks_are_refused(tmp_path):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "stable_baselines3", None)
     with pytest.raises(
-        ConfigError, match=r"stable_baselines3, which is not installed: pip install \"dreamer_jax\[ppo\]\""
+        ConfigError, match=r'PPO needs stable_baselines3, which is not installed: pip install "dreamer_jax\[ppo\]"'
     ):
         train_ppo(load_config("cartpole"), 0, 10)
 
